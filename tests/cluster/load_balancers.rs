@@ -1,4 +1,4 @@
-//! A Service of type LoadBalancer in a whole cluster: its address answers, on whichever host.
+//! Addresses that move between hosts, in a whole cluster: a Service's of type LoadBalancer, and the API's.
 
 use std::process::{Command, Stdio};
 
@@ -89,6 +89,33 @@ async fn a_service_s_address_answers_while_its_holder_is_stopped_and_is_on_no_tw
     wait_for("the end of the address", || async {
         let leases = text(&cluster.holdfast(&["get", "leases", "-n", "kube-system"]));
         (!leases.contains("load-balancer-")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_stopped_has_the_api_s_address_no_more() {
+    if !testing::has("bash")
+        || !testing::has("nsenter")
+        || !testing::has("ip")
+        || !testing::allows_namespaces()
+    {
+        return;
+    }
+    let cluster = Cluster::up().await;
+    let has = |host: &str| shell(&cluster, host, "ip -4 address show").contains("10.73.0.100/32");
+    let holders = || ["n1", "n2", "n3"].into_iter().filter(|host| has(host));
+    let leader = wait_for("a leader", || async { holders().next() }).await;
+    cluster.signal_host(leader, libc::SIGSTOP);
+    wait_for("the address on another host's link, and on the first one's no more", || async {
+        let holders: Vec<_> = holders().collect();
+        (!holders.is_empty() && !holders.contains(&leader)).then_some(())
+    })
+    .await;
+    cluster.signal_host(leader, libc::SIGCONT);
+    wait_for("one who has it, and an answer", || async {
+        (holders().count() == 1).then_some(())?;
+        object(&cluster, &["node", leader])
     })
     .await;
 }

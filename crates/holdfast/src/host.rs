@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
-use membership::HeartbeatDriver;
 use membership::lease::Terms;
+use membership::{HeartbeatDriver, LeasePage};
 use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
@@ -170,7 +170,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let pool = AddressPool::new(config.load_balancer_ranges());
     if let NetConfig::Netns { link } = &config.net {
         // Before this host is heard.
-        network::give_up_former(link, &pool).await?;
+        network::give_up_former(link, &pool, config.virtual_address).await?;
     }
     let registries = registries_of(&config)?;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
@@ -275,15 +275,12 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let network = tasks::spawn_on(&urgent, info_span!("network"), {
         let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
         let (listening, carrying) = (listening.clone(), Handle::current());
-        let mut options = network_options(&config, networks, names.answered.clone());
+        let mut options = network_options(&config, networks, names.answered.clone(), membership.lease_page());
         options.load_balancing = (!pool.is_empty()).then(|| LoadBalancing {
             pool: pool.clone(),
             lease: membership.lease(),
-            page: membership.lease_page(),
             process: leases::first_epoch(),
             writer: server.writer(),
-            // This very program, also after its file was replaced.
-            program: Some("/proc/self/exe".into()),
             epoch,
         });
         async move {
@@ -441,6 +438,7 @@ fn network_options(
     config: &HostConfig,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     answered: Vec<Answered>,
+    page: LeasePage,
 ) -> network::Options {
     network::Options {
         name: config.name.clone(),
@@ -453,6 +451,9 @@ fn network_options(
         cluster: config.cluster_cidr,
         answered,
         virtual_address: config.virtual_api(),
+        page,
+        // This very program, also after its file was replaced.
+        program: Some("/proc/self/exe".into()),
         load_balancing: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     }

@@ -20,8 +20,20 @@ const LENGTH: usize = 4096;
 /// sees also when they say nothing more, because their process hangs, is stopped or is gone: then the time that was said last passes.
 ///
 /// Zero as a time is that there is no lease. The clock is the one that goes on while the machine sleeps (CLOCK_BOOTTIME).
+///
+/// Beside the host's lease there is room for one more ([`leading`](LeasePage::leading)), and what is said of either is read in the same way.
 #[derive(Debug, Clone)]
-pub struct LeasePage(Arc<Mapping>);
+pub struct LeasePage {
+    mapping: Arc<Mapping>,
+    which: Which,
+}
+
+/// Which of the leases in the page is meant.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Host,
+    Leading,
+}
 
 #[derive(Debug)]
 struct Mapping {
@@ -29,9 +41,16 @@ struct Mapping {
     at: NonNull<Fields>,
 }
 
+/// What is new comes last, and is zero until somebody who knows it writes it: processes of other versions see the page too.
 #[repr(C)]
 struct Fields {
     layout: AtomicU64,
+    host: Line,
+    leading: Line,
+}
+
+#[repr(C)]
+struct Line {
     epoch: AtomicU64,
     until: AtomicU64,
 }
@@ -61,7 +80,7 @@ impl LeasePage {
             return Err(io::Error::last_os_error());
         }
         let page = Self::map(file.into())?;
-        page.fields().layout.store(LAYOUT, Ordering::Release);
+        page.all().layout.store(LAYOUT, Ordering::Release);
         Ok(page)
     }
 
@@ -76,7 +95,7 @@ impl LeasePage {
         let is_long =
             seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && file.metadata()?.len() == LENGTH as u64;
         let page = is_long.then(|| Self::map(file.into())).transpose()?;
-        let page = page.filter(|page| page.fields().layout.load(Ordering::Acquire) == LAYOUT);
+        let page = page.filter(|page| page.all().layout.load(Ordering::Acquire) == LAYOUT);
         page.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no page of a host's lease"))
     }
 
@@ -90,18 +109,31 @@ impl LeasePage {
             return Err(io::Error::last_os_error());
         }
         let at = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("memory at address zero"))?;
-        Ok(LeasePage(Arc::new(Mapping { file, at })))
+        Ok(LeasePage { mapping: Arc::new(Mapping { file, at }), which: Which::Host })
     }
 
-    fn fields(&self) -> &Fields {
+    fn all(&self) -> &Fields {
         // SAFETY: the mapping is as long as a page, which begins as the fields' alignment wants it, and lives as long as this does. Any
         // bits are a value of them.
-        unsafe { self.0.at.as_ref() }
+        unsafe { self.mapping.at.as_ref() }
+    }
+
+    fn fields(&self) -> &Line {
+        match self.which {
+            Which::Host => &self.all().host,
+            Which::Leading => &self.all().leading,
+        }
+    }
+
+    /// The same page, in which this host says until when it stands for the cluster as the leader of a term: that is the epoch there. It ends by
+    /// itself, as the host's lease does, when the process that leads doesn't run any more.
+    pub fn leading(&self) -> LeasePage {
+        LeasePage { mapping: self.mapping.clone(), which: Which::Leading }
     }
 
     /// What another process maps.
     pub fn file(&self) -> BorrowedFd<'_> {
-        self.0.file.as_fd()
+        self.mapping.file.as_fd()
     }
 
     /// The epoch in which this host is.
@@ -180,6 +212,8 @@ mod tests {
         assert_eq!((seen.ends(7), seen.ends(8), seen.remaining()), (None, None, Duration::ZERO));
         page.set(8, Some(boottime()));
         assert_eq!(seen.ends(8), None, "it has passed");
+        page.leading().set(3, Some(until));
+        assert_eq!((seen.leading().ends(3), seen.ends(3), seen.epoch()), (Some(until), None, 8));
 
         let other = tempfile::tempfile().unwrap();
         other.set_len(LENGTH as u64).unwrap();

@@ -49,9 +49,10 @@ pub(crate) struct Stands {
     pub services: watch::Receiver<Vec<Entry>>,
     /// The API's virtual address.
     pub virtual_address: watch::Receiver<Option<Entry>>,
-    /// The addresses of services that this host holds, and the lease with which it gives them up.
+    /// The addresses of services that this host holds.
     pub held: watch::Receiver<BTreeSet<IpAddr>>,
-    pub lease: Option<LeasePage>,
+    /// The lease with which it gives them up; and until when it stands for the API.
+    pub lease: LeasePage,
 }
 
 /// Announces what it is given until the end of the network: at every change, and every 100 ms.
@@ -100,14 +101,15 @@ impl Announcer {
     fn datagram(&mut self) -> (Vec<u8>, usize) {
         let Stands { services, virtual_address, held, lease } = &mut self.stands;
         // A process that was stopped for a while may not have given them up yet.
-        let is_over = lease.as_ref().is_some_and(|lease| lease.remaining().is_zero());
+        let (is_over, leads) = (lease.remaining().is_zero(), !lease.leading().remaining().is_zero());
         let virtual_address = virtual_address.borrow_and_update();
         let (services, held) = (services.borrow_and_update(), held.borrow_and_update());
         let stands = |entry: &&Entry| match entry.kind {
             AddressKind::Service => true,
             AddressKind::Vip => !is_over && held.contains(&entry.address),
         };
-        let mut entries: Vec<&Entry> = virtual_address.iter().chain(services.iter().filter(stands)).collect();
+        let mut entries: Vec<&Entry> =
+            virtual_address.iter().filter(|_| leads).chain(services.iter().filter(stands)).collect();
         let all = entries.len();
         loop {
             let datagram = encode(&Announcement { host: &self.host, entries: entries.clone() });
@@ -142,8 +144,10 @@ mod tests {
         let services = watch::Sender::new(services).subscribe();
         let from = [127, 0, 0, 1].into();
         let lease = LeasePage::create().unwrap();
-        lease.set(1, Some(membership::boottime() + Duration::from_secs(3600)));
-        let stands = Stands { services, virtual_address, held, lease: Some(lease) };
+        let long = Some(membership::boottime() + Duration::from_secs(3600));
+        lease.set(1, long);
+        lease.leading().set(1, long);
+        let stands = Stands { services, virtual_address, held, lease };
         (Announcer::new("n1", from, switch, stands).await.unwrap(), vip, holds)
     }
 
@@ -183,11 +187,15 @@ mod tests {
     #[tokio::test]
     async fn what_a_host_held_by_a_lease_that_is_over_is_not_announced() {
         let balanced = entry(AddressKind::Vip, 80);
-        let (mut announcer, _vip, holds) =
+        let (mut announcer, vip, holds) =
             announcer(vec![balanced.clone()], "127.0.0.1:9".parse().unwrap()).await;
         holds.send_replace([balanced.address].into());
         assert!(String::from_utf8(announcer.datagram().0).unwrap().contains("vip"));
-        announcer.stands.lease.as_ref().unwrap().set(1, None);
+        announcer.stands.lease.set(1, None);
+        assert!(!String::from_utf8(announcer.datagram().0).unwrap().contains("vip"));
+        vip.send_replace(Some(balanced));
+        assert!(String::from_utf8(announcer.datagram().0).unwrap().contains("vip"), "it leads");
+        announcer.stands.lease.leading().set(1, None);
         assert!(!String::from_utf8(announcer.datagram().0).unwrap().contains("vip"));
     }
 

@@ -7,6 +7,7 @@
 //! holds the API's virtual address while this host leads, and addresses of services while its lease says so. [`PodLinks`] connects
 //! networks of pods' own to the host. [`VirtualRouters`] has a part in virtual routers, whose decisions the room `vrrp` makes.
 
+mod address_keeper;
 mod announce;
 mod arp;
 mod backend;
@@ -31,9 +32,10 @@ mod targets;
 mod virtual_address;
 mod virtual_routers;
 
+pub use address_keeper::run_address_keeper;
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
-pub use held_addresses::{LoadBalancing, give_up_former, run_address_keeper};
+pub use held_addresses::{LoadBalancing, give_up_former};
 pub use host_ports::HostPort;
 pub use listen::listen_before_held;
 pub use network::{Answered, HostNetwork, Mode, Network, Options};

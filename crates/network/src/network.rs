@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use ipnet::IpNet;
-use membership::Hosts;
+use membership::{Hosts, LeasePage};
 use store::Store;
 use tasks::SpawnIn;
 use tokio::net::TcpStream;
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info_span;
 
+use crate::address_keeper::Keeper;
 use crate::announce::{AddressKind, Announcer, Entry, Stands};
 use crate::dial::Dialer;
 use crate::follow::follow;
@@ -82,6 +85,10 @@ pub struct Options {
     pub answered: Vec<Answered>,
     /// The API's virtual address and port.
     pub virtual_address: SocketAddr,
+    /// Where this host says until when its lease holds, and until when it stands for the API.
+    pub page: LeasePage,
+    /// This program, by which it starts the keeper of the addresses on its link; none where nobody keeps them but this process.
+    pub program: Option<PathBuf>,
     /// What it takes to hold addresses of Services of type LoadBalancer; nothing where there are none.
     pub load_balancing: Option<LoadBalancing>,
     /// How many connections the proxy carries at once; each takes two open files.
@@ -127,6 +134,7 @@ impl Network {
         let stop = watch::Sender::new(false);
         let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
         let held = watch::Sender::new(BTreeSet::new());
+        let mut keeper = None;
         let (place, addresses, holder, pods) = match &options.mode {
             Mode::Namespaces { link } => {
                 let netlink = Netlink::open()?;
@@ -154,9 +162,18 @@ impl Network {
                     }
                 }
                 let pods = pods.map_err(|error| error.to_string());
+                keeper = options
+                    .program
+                    .clone()
+                    .map(|program| Keeper::new(program, link.clone(), options.page.clone()));
+                if let Some(keeper) = keeper.clone() {
+                    // A process is made by others than those that nothing may delay.
+                    running.spawn_in_on(info_span!("keep a keeper of addresses"), keeper.run(), carrying);
+                }
                 let addresses = OnLink::new(Netlink::open()?, link.clone(), changes.clone());
                 let on = OnLink::new(netlink, link.clone(), changes);
-                (ListenAt::There, held_addresses::Place::Link(addresses), Holder::Link { on, address }, pods)
+                let holder = Holder::Link { on, address, keeper: keeper.clone() };
+                (ListenAt::There, held_addresses::Place::Link(addresses), holder, pods)
             }
             Mode::Loopback { switch } => {
                 let (services, services_seen) = watch::channel(Vec::new());
@@ -165,7 +182,7 @@ impl Network {
                     services: services_seen,
                     virtual_address: announced_seen,
                     held: held.subscribe(),
-                    lease: options.load_balancing.as_ref().map(|balancing| balancing.page.clone()),
+                    lease: options.page.clone(),
                 };
                 let announcer = Announcer::new(&options.name, own.address, *switch, stands).await?;
                 ending.spawn_in(info_span!("announce"), announcer.run(stop.subscribe()));
@@ -183,7 +200,14 @@ impl Network {
         };
         ending.spawn_in(
             info_span!("virtual address"),
-            virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()),
+            virtual_address::follow(
+                holder,
+                options.page.leading(),
+                before_release,
+                asking(store.clone()),
+                store.leadership(),
+                stop.subscribe(),
+            ),
         );
         let dialer = Arc::new(Dialer::new(&options.name));
         let (answered, most) = (options.answered.clone(), options.most_connections);
@@ -193,7 +217,9 @@ impl Network {
         let addresses = Addresses::start(balancing.map(|balancing| held_addresses::Driver {
             host: options.name.clone(),
             options: balancing,
+            page: options.page.clone(),
             place: addresses,
+            keeper,
             store: store.clone(),
             dialer: dialer.clone(),
             held,
@@ -353,6 +379,14 @@ fn ask_in_the_own_name(link: &str) {
     let file = format!("/proc/sys/net/ipv4/conf/{link}/arp_announce");
     if let Err(error) = std::fs::write(&file, "2") {
         tracing::warn!(%file, %error, "neighbours may be slow to notice when the virtual address moves");
+    }
+}
+
+/// Asks a majority of the store's members: what was known here of who leads is true once that is answered.
+fn asking(store: Arc<dyn Store>) -> impl Fn() -> BoxFuture<'static, bool> + Send {
+    move || {
+        let store = store.clone();
+        Box::pin(async move { store.read().await.is_ok() })
     }
 }
 

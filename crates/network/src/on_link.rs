@@ -28,11 +28,6 @@ impl OnLink {
         OnLink { netlink, link, changes }
     }
 
-    /// The link's name.
-    pub fn name(&self) -> &str {
-        &self.link
-    }
-
     /// The link as it is.
     pub async fn link(&self) -> Result<Link, Error> {
         self.netlink.link(&self.link).await

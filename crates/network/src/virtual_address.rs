@@ -1,15 +1,24 @@
-//! The API's virtual address: held exactly while this host leads.
+//! The API's virtual address: held exactly while this host leads, and runs.
+//!
+//! A program that was killed, or is stopped, gives nothing up, and the kernel would go on to answer for the address beside that of the next leader.
+//! So who leads says in memory until when it stands for the API ([`LeasePage::leading`]), again and again, and the keeper
+//! of addresses takes the address away once that time has passed, or the program is gone. A program that finds out that
+//! its time has passed has been away: it asks a majority whether it leads before it takes the address again.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use membership::{LeasePage, boottime};
 use store::Leadership;
 use tasks::SpawnIn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::info_span;
 
 use crate::Error;
+use crate::address_keeper::{Hold, Keeper};
 use crate::announce::Entry;
 use crate::on_link::{OnLink, tell_neighbours};
 
@@ -17,12 +26,22 @@ use crate::on_link::{OnLink, tell_neighbours};
 const TELL_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)];
 /// After this time, what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long this host stands for the API after it has said so. A program that is away for longer isn't the leader any more; one that only gets
+/// little time to run must not lose the address for that, before it loses leadership.
+const STANDS: Duration = Duration::from_millis(1200);
+/// How often it says so.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// How an address is held.
 #[derive(Debug)]
 pub(crate) enum Holder {
     /// On a link of this host.
-    Link { on: OnLink, address: IpAddr },
+    Link {
+        on: OnLink,
+        address: IpAddr,
+        /// Who gives it up if this process can't; none where nobody does.
+        keeper: Option<Keeper>,
+    },
     /// By announcing it to the switch.
     Switch { entry: Entry, announced: watch::Sender<Option<Entry>> },
 }
@@ -35,13 +54,17 @@ impl Holder {
         }
     }
 
-    /// Takes the address, and starts to tell the neighbours.
-    async fn acquire(&self, telling: &mut JoinSet<()>) -> Result<(), Error> {
+    /// Takes the address as the leader of a term, for as long as the page says so, and starts to tell the neighbours.
+    async fn acquire(&self, term: u64, page: &LeasePage, telling: &mut JoinSet<()>) -> Result<(), Error> {
         match self {
-            Holder::Link { on, address } => {
+            Holder::Link { on, address, keeper } => {
+                // The API is worth more than a keeper: the next one hears of the address as soon as it is there.
+                keeper.iter().for_each(|keeper| _ = keeper.tell(*address, Hold::Leading(term)));
                 let link = on.put(*address).await?;
+                let page = page.clone();
                 // Who gives the address up ends this before.
-                let telling_them = tell_neighbours(link, *address, TELL_AFTER, || true);
+                let telling_them =
+                    tell_neighbours(link, *address, TELL_AFTER, move || page.ends(term).is_some());
                 telling.spawn_in(info_span!("tell neighbours", %address), telling_them);
             }
             Holder::Switch { entry, announced } => {
@@ -53,7 +76,11 @@ impl Holder {
 
     async fn release(&self) -> Result<(), Error> {
         match self {
-            Holder::Link { on, address } => on.remove(*address).await,
+            Holder::Link { on, address, keeper } => {
+                on.remove(*address).await?;
+                keeper.iter().for_each(|keeper| keeper.gone(*address));
+                Ok(())
+            }
             Holder::Switch { announced, .. } => {
                 announced.send_replace(None);
                 Ok(())
@@ -79,17 +106,20 @@ impl Holder {
     /// Whether the address is here; where only an announcement makes it so, it is as `wanted`.
     async fn is_here(&self, wanted: bool) -> Result<bool, Error> {
         match self {
-            Holder::Link { on, address } => on.has(*address).await,
+            Holder::Link { on, address, .. } => on.has(*address).await,
             Holder::Switch { .. } => Ok(wanted),
         }
     }
 }
 
 /// Follows leadership until `stop` or the store's end; then gives the address up. `before_release` is called
-/// each time before it does.
+/// each time before it does. `page` is where this host says until when it stands for the API; `asks` asks a majority of the store's
+/// members, so that what `leadership` says afterwards was true since.
 pub(crate) async fn follow(
     mut holder: Holder,
+    page: LeasePage,
     before_release: impl Fn() + Send,
+    asks: impl Fn() -> BoxFuture<'static, bool> + Send,
     mut leadership: watch::Receiver<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -97,25 +127,41 @@ pub(crate) async fn follow(
     // The term in which the address was taken. At the start a former life of this host may have left it on.
     let mut held: Option<u64> = None;
     let mut misplaced = matches!(holder, Holder::Link { .. });
+    // The term of which the page speaks.
+    let mut stands: Option<u64> = None;
+    // This process was away for so long that another one may lead, without having heard of it yet.
+    let mut doubtful = false;
     // Emptied before the address is given up, so that nobody hears a thing that is no longer true.
     let mut telling = JoinSet::new();
     let mut ended = false;
     loop {
-        let wanted = {
+        // Before all that follows: what was seen before a pause doesn't count after it.
+        let until = boottime() + STANDS;
+        let leads = {
             let leadership = leadership.borrow_and_update();
             (leadership.is_me && !ended).then_some(leadership.term)
         };
-        let done = if wanted == held && !misplaced {
-            Ok(())
-        } else {
-            telling.abort_all();
-            match wanted {
-                // Leading again in a later term, too: another host may have had it in between.
-                Some(_) => holder.acquire(&mut telling).await,
-                None => {
-                    before_release();
-                    holder.release().await
-                }
+        if !doubtful && stands.is_some_and(|term| page.ends(term).is_none()) {
+            tracing::warn!(%address, "this program did nothing for {STANDS:?}: it gives the virtual address up until it knows that it leads");
+            doubtful = true;
+        }
+        doubtful &= leads.is_some();
+        let wanted = leads.filter(|_| !doubtful);
+        let done = match wanted {
+            _ if held == wanted && !misplaced => Ok(()),
+            // Leading again in a later term, too: another host may have had it in between.
+            Some(term) => {
+                telling.abort_all();
+                page.set(term, Some(until));
+                stands = wanted;
+                holder.acquire(term, &page, &mut telling).await
+            }
+            None => {
+                telling.abort_all();
+                before_release();
+                // From here on the keeper takes it away, too.
+                page.set(stands.take().unwrap_or_default(), None);
+                holder.release().await
             }
         };
         if done.is_ok() {
@@ -141,7 +187,9 @@ pub(crate) async fn follow(
         tokio::select! {
             changed = leadership.changed(), if !ended => ended |= changed.is_err(),
             () = asked(&mut stop), if !ended => ended = true,
-            () = tokio::time::sleep(AGAIN), if done.is_err() => {}
+            () = sleep(AGAIN), if done.is_err() => {}
+            () = beats(&page, held), if done.is_ok() => {}
+            leads = knows(&asks), if done.is_ok() && doubtful => doubtful = !leads,
             // Somebody may have removed it; or it is here, and shouldn't be.
             () = holder.reason(), if done.is_ok() && !ended => {
                 let wanted = held.is_some();
@@ -153,6 +201,29 @@ pub(crate) async fn follow(
             }
         }
     }
+}
+
+/// Says in the page again and again that this host stands for the API in a term, until it hasn't said so in time.
+async fn beats(page: &LeasePage, held: Option<u64>) {
+    let Some(term) = held else { return std::future::pending().await };
+    loop {
+        sleep(BEAT).await;
+        // In this order: a pause between the two must not prolong what has passed.
+        let until = boottime() + STANDS;
+        if page.ends(term).is_none() {
+            return;
+        }
+        page.set(term, Some(until));
+    }
+}
+
+/// Whether it is known now who leads.
+async fn knows(asks: &(impl Fn() -> BoxFuture<'static, bool> + Send)) -> bool {
+    let answered = asks().await;
+    if !answered {
+        sleep(AGAIN).await;
+    }
+    answered
 }
 
 /// Returns once it is to end, or nobody is left who could say so.

@@ -76,6 +76,8 @@ async fn serve_and_hold() {
         cluster: "10.244.0.0/16".parse().unwrap(),
         virtual_address,
         answered: Vec::new(),
+        page: membership::LeasePage::create().unwrap(),
+        program: None,
         load_balancing: None,
         most_connections: 64,
     };

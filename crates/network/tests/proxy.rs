@@ -46,6 +46,8 @@ impl Bench {
             cluster: "127.0.0.0/8".parse().unwrap(),
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             answered: Vec::new(),
+            page: membership::LeasePage::create().unwrap(),
+            program: None,
             load_balancing: None,
             most_connections: 64,
         };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use membership::Lease;
 use membership::lease::Epoch;
+use membership::{Lease, LeasePage};
 use objects::{AddressLease, Write};
 use store::{Event, KeyRange, Revision, Store, Watcher};
 use tasks::SpawnIn;
@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::info_span;
 
+use super::LoadBalancing;
 use super::holding::{Holding, Step, Taking};
-use super::{Keeper, LoadBalancing};
 use crate::Error;
+use crate::address_keeper::{Hold, Keeper};
 use crate::dial::Dialer;
 use crate::netlink::Link;
 use crate::on_link::{OnLink, tell_neighbours};
@@ -58,7 +59,11 @@ pub(crate) enum Place {
 pub(crate) struct Driver {
     pub host: String,
     pub options: LoadBalancing,
+    /// Until when this host's lease holds.
+    pub page: LeasePage,
     pub place: Place,
+    /// Who gives the addresses up if this process can't; none where nobody does.
+    pub keeper: Option<Keeper>,
     pub store: Arc<dyn Store>,
     pub dialer: Arc<Dialer>,
     /// What is held, for who announces it.
@@ -71,8 +76,6 @@ pub(crate) struct Driver {
 struct Work {
     driver: Driver,
     holding: Holding,
-    /// Who gives the addresses up if this process can't.
-    keeper: Option<Keeper>,
     /// Each emptied before its address is given up, so that nobody hears a thing that is no longer true.
     telling: BTreeMap<Ipv4Addr, JoinSet<()>>,
     writing: JoinSet<(Ipv4Addr, Option<Revision>)>,
@@ -91,16 +94,9 @@ impl Driver {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let holding = Holding::new(self.host.clone(), self.options.process, self.options.pool.clone());
         let (telling, writing, written, link) = Default::default();
-        let keeper = match (&self.place, &self.options.program) {
-            (Place::Link(on), Some(program)) => {
-                Some(Keeper::new(program.clone(), on.name().to_owned(), self.options.page.clone()))
-            }
-            _ => None,
-        };
         let mut work = Work {
             driver: self,
             holding,
-            keeper,
             telling,
             writing,
             written,
@@ -160,7 +156,7 @@ impl Work {
         let remaining = self.holding.here().next().map(|_| match self.is_left {
             // It is over already, and the kernel refuses.
             true => AGAIN,
-            false => self.driver.options.page.remaining().min(LOOK),
+            false => self.driver.page.remaining().min(LOOK),
         });
         async move {
             match remaining {
@@ -173,7 +169,7 @@ impl Work {
     /// The epoch in which this host's lease is held.
     fn epoch(&self) -> Option<Epoch> {
         match *self.driver.options.lease.borrow() {
-            Lease::Held(epoch) => self.driver.options.page.ends(epoch).map(|_| epoch),
+            Lease::Held(epoch) => self.driver.page.ends(epoch).map(|_| epoch),
             Lease::Awaited(_) | Lease::Over(_) => None,
         }
     }
@@ -219,14 +215,14 @@ impl Work {
         // Shown before it is looked whether the lease holds: so who ends an epoch sees either that or that it was too late.
         self.driver.options.epoch.send_replace(Some(taking.epoch));
         self.holding.puts(address, taking);
-        if self.driver.options.page.ends(taking.epoch).is_none() {
+        if self.driver.page.ends(taking.epoch).is_none() {
             // Nothing was put anywhere.
             self.holding.removed(address);
             self.is_left = true;
             return;
         }
-        if let Some(keeper) = &mut self.keeper
-            && let Err(error) = keeper.keep(address, taking.epoch).await
+        if let Some(keeper) = &self.driver.keeper
+            && let Err(error) = keeper.keep(address.into(), Hold::Lease(taking.epoch)).await
         {
             self.refused(&error, "can't take an address");
             return self.holding.removed(address);
@@ -238,7 +234,7 @@ impl Work {
             // It may be there for all that: it is taken away first.
             return self.doubt(address).await;
         }
-        if self.driver.options.page.ends(taking.epoch).is_none() {
+        if self.driver.page.ends(taking.epoch).is_none() {
             // This host slept in between.
             return self.doubt(address).await;
         }
@@ -261,8 +257,8 @@ impl Work {
 
     fn removed(&mut self, address: Ipv4Addr) {
         self.holding.removed(address);
-        if let Some(keeper) = &mut self.keeper {
-            keeper.gone(address);
+        if let Some(keeper) = &self.driver.keeper {
+            keeper.gone(address.into());
         }
     }
 
@@ -368,7 +364,7 @@ impl Work {
     async fn tell(&mut self, address: Ipv4Addr, taking: Taking) {
         let Place::Link(on) = &self.driver.place else { return };
         let Ok(link) = on.link().await else { return };
-        let page = self.driver.options.page.clone();
+        let page = self.driver.page.clone();
         let later = (1..).map(|times| TELL_AFTER[4] + TELL_EVERY * times);
         let telling = tell_neighbours(link, address.into(), TELL_AFTER.into_iter().chain(later), move || {
             page.ends(taking.epoch).is_some()

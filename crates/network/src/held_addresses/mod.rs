@@ -2,7 +2,6 @@
 
 mod driver;
 mod holding;
-mod keeper;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -10,17 +9,14 @@ mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use membership::Lease;
 use membership::lease::Epoch;
-use membership::{Lease, LeasePage};
 use objects::{AddressPool, Writer};
 use tokio::sync::watch;
 
 pub(crate) use driver::{Driver, Place};
-pub(crate) use keeper::Keeper;
-pub use keeper::run_address_keeper;
 
 use crate::Error;
 use crate::netlink::Netlink;
@@ -33,14 +29,10 @@ pub struct LoadBalancing {
     pub pool: AddressPool,
     /// This host's lease.
     pub lease: watch::Receiver<Lease>,
-    /// Until when it holds.
-    pub page: LeasePage,
     /// What tells this process from the former ones of this host.
     pub process: u64,
     /// How this host says that it takes an address, or gave it up.
     pub writer: Arc<dyn Writer>,
-    /// This program, by which it starts the keeper of the addresses on its link; none where nobody keeps them but this process.
-    pub program: Option<PathBuf>,
     /// Here is shown in which epoch of the lease this host holds an address. The next one must not begin before that is nothing.
     pub epoch: watch::Sender<Option<Epoch>>,
 }
@@ -51,19 +43,16 @@ impl fmt::Debug for LoadBalancing {
     }
 }
 
-/// Gives up the addresses that a former process of this host has left on a link: before others hear this one, for a host that is heard in a
-/// later epoch has nothing left of the former ones.
+/// Gives up the addresses that a former process of this host has left on a link, those of a pool and the API's: before others hear this one,
+/// for a host that is heard in a later epoch has nothing left of the former ones.
 ///
 /// # Errors
 /// [`Error`] if the kernel refuses.
-pub async fn give_up_former(link: &str, pool: &AddressPool) -> Result<(), Error> {
-    if pool.is_empty() {
-        return Ok(());
-    }
+pub async fn give_up_former(link: &str, pool: &AddressPool, virtual_address: IpAddr) -> Result<(), Error> {
     let (_, changes) = watch::channel(0);
     let on = OnLink::new(Netlink::open()?, link.to_owned(), changes);
     for address in on.all().await? {
-        if matches!(address, IpAddr::V4(v4) if pool.contains(v4)) {
+        if address == virtual_address || matches!(address, IpAddr::V4(v4) if pool.contains(v4)) {
             tracing::info!(%address, "a former process of this host held this address: it is given up");
             on.remove(address).await?;
         }

@@ -142,10 +142,8 @@ impl Host {
         let options = LoadBalancing {
             pool: AddressPool::new([(ADDRESS, ADDRESS)]),
             lease: lease_seen,
-            page: page.clone(),
             process,
             writer: Arc::new(api.clone()),
-            program: None,
             epoch: shown,
         };
         let (holds, held) = watch::channel(BTreeSet::new());
@@ -153,7 +151,9 @@ impl Host {
         let driver = Driver {
             host: "n1".into(),
             options,
+            page: page.clone(),
             place,
+            keeper: None,
             store: api.0.clone(),
             dialer: Arc::new(Dialer::new("n1")),
             held: holds,

@@ -26,6 +26,16 @@ fn on_switch() -> (Holder, Entry, Receiver<Option<Entry>>) {
     (Holder::Switch { entry: entry.clone(), announced }, entry, seen)
 }
 
+/// A page that nobody else sees.
+fn page() -> LeasePage {
+    LeasePage::create().unwrap().leading()
+}
+
+/// A store whose members answer, or don't.
+fn answering(answers: bool) -> impl Fn() -> BoxFuture<'static, bool> + Send {
+    move || Box::pin(std::future::ready(answers))
+}
+
 async fn sees(seen: &mut Receiver<Option<Entry>>, wanted: Option<&Entry>) {
     let met = timeout(SOON, seen.wait_for(|entry| entry.as_ref() == wanted)).await;
     assert!(met.is_ok(), "{wanted:?} is not announced");
@@ -43,7 +53,14 @@ async fn an_address_is_held_exactly_while_this_host_leads() {
         assert!(watched.borrow().is_some(), "the farewell comes before the address goes");
         count.fetch_add(1, Ordering::SeqCst);
     };
-    let task = tokio::spawn(follow(holder, farewell, leadership.subscribe(), stop.subscribe()));
+    let task = tokio::spawn(follow(
+        holder,
+        page(),
+        farewell,
+        answering(true),
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
     for term in [2, 4] {
         leadership.send_replace(leader(true, term));
         sees(&mut seen, Some(&entry)).await;
@@ -63,7 +80,7 @@ async fn an_address_is_taken_anew_when_another_may_have_had_it_in_between() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
+    tokio::spawn(follow(holder, page(), || {}, answering(true), leadership.subscribe(), stop.subscribe()));
     sees(&mut seen, Some(&entry)).await;
     seen.mark_unchanged();
     // What happened between two looks isn't seen; the term tells it.
@@ -77,11 +94,54 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    let task = tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
+    let task = tokio::spawn(follow(
+        holder,
+        page(),
+        || {},
+        answering(true),
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
     sees(&mut seen, Some(&entry)).await;
     drop(leadership);
     sees(&mut seen, None).await;
     timeout(SOON, task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that_it_leads() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 5));
+    let stop = Sender::new(false);
+    let page = page();
+    let answers = Sender::new(false);
+    let asks = {
+        let answers = answers.clone();
+        move || -> BoxFuture<'static, bool> {
+            let mut answers = answers.subscribe();
+            Box::pin(async move { answers.wait_for(|answers| *answers).await.is_ok() })
+        }
+    };
+    tokio::spawn(follow(holder, page.clone(), || {}, asks, leadership.subscribe(), stop.subscribe()));
+    sees(&mut seen, Some(&entry)).await;
+    assert!(page.ends(5).is_some());
+    // As it is after a pause: its time has passed, and it still believes that it leads.
+    page.set(5, Some(boottime()));
+    sees(&mut seen, None).await;
+    assert_eq!(page.until(), None);
+    answers.send_replace(true);
+    sees(&mut seen, Some(&entry)).await;
+    assert!(page.ends(5).is_some());
+
+    answers.send_replace(false);
+    page.set(5, Some(boottime()));
+    sees(&mut seen, None).await;
+    // It hears that it doesn't, and is elected once more.
+    leadership.send_replace(leader(false, 6));
+    answers.send_replace(true);
+    leadership.send_replace(leader(true, 7));
+    sees(&mut seen, Some(&entry)).await;
+    assert!(page.ends(7).is_some());
 }
 
 /// Waits until `eth0` has the virtual address, or hasn't.
@@ -108,10 +168,18 @@ fn an_address_that_others_remove_or_add_is_put_right() {
         let (counter, changes) = watch::channel(0);
         tokio::spawn(keeper::listen(counter));
         let address = [10, 73, 0, 100].into();
-        let holder = Holder::Link { on: OnLink::new(netlink, "eth0".into(), changes), address };
+        let on = OnLink::new(netlink, "eth0".into(), changes);
+        let holder = Holder::Link { on, address, keeper: None };
         let leadership = Sender::new(leader(false, 1));
         let stop = Sender::new(false);
-        let task = tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
+        let task = tokio::spawn(follow(
+            holder,
+            page(),
+            || {},
+            answering(true),
+            leadership.subscribe(),
+            stop.subscribe(),
+        ));
         is_on_link(false).await;
         for term in [2, 4] {
             ip("address add 10.73.0.100/32 dev eth0");
