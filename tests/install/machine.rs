@@ -83,6 +83,12 @@ impl Machine {
         text(&output)
     }
 
+    /// What the host says that is started and finds its disk empty.
+    pub fn starts_without_data(&self) -> String {
+        std::fs::rename(self.folder.join("lib"), self.folder.join("lost")).unwrap();
+        self.fails(&["host", "--config", &self.etc().join("config.yaml").display().to_string()])
+    }
+
     /// Starts the host.
     pub fn start(&mut self) {
         let config = self.etc().join("config.yaml").display().to_string();

@@ -141,6 +141,8 @@ async fn three_machines(island: Island) {
     // The first one loses its power: the cluster doesn't depend on where it was made.
     bridge.cut(1).await.unwrap();
     n1.cut();
+    let refused = n1.starts_without_data();
+    assert!(refused.contains("etc/begun says that this host has taken part"), "{refused}");
     let after = n2.client().await;
     let maps = Api::<ConfigMap>::namespaced(after.clone(), "default");
     let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "after"}})).unwrap();

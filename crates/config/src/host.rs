@@ -65,7 +65,7 @@ pub struct HostConfig {
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
     /// This file is there once the host's store has taken part in the cluster: from then on an empty store
-    /// joins the others, and never begins a cluster.
+    /// joins the others, and never begins a cluster. So it should lie on another disk than the data.
     pub begun_file: PathBuf,
     /// The file to which the host appends its timeline as lines of JSON.
     pub timeline_file: PathBuf,

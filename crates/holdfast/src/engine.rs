@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use config::HostConfig;
 use pki::{ClientAuth, Identity, Trust};
-use store::{Embedded, Member, Store};
+use store::{Embedded, Member, StartError, Store};
 use tokio::sync::watch;
 
 use crate::peers::Members;
@@ -50,7 +50,7 @@ impl Engine {
         if config.begun_file.exists() {
             store_config.start = store::Start::Join;
         }
-        let store = Embedded::start(store_config).await?;
+        let store = Embedded::start(store_config).await.map_err(|why| told(why, config))?;
         // Not earlier: a first start that failed would pass for a lost disk, and the members would wait for each
         // other.
         begun(&config.begun_file)?;
@@ -107,6 +107,20 @@ impl Engine {
     }
 }
 
+/// Says what to do about a store whose data is gone.
+fn told(why: StartError, config: &HostConfig) -> anyhow::Error {
+    let StartError::Alone(folder) = why else { return why.into() };
+    anyhow::anyhow!(
+        "{} says that this host has taken part in its cluster, but its store's folder {} is empty, and its configuration \
+         names no other host that could give it the data; it begins no second cluster. Mount the disk of {} if it isn't \
+         mounted. If the data is lost, move the folders of its configuration and of its data away, and let the machine join the \
+         cluster's other hosts (`holdfast join`), or begin a new cluster where there are none (`holdfast init`)",
+        config.begun_file.display(),
+        folder.display(),
+        config.data_dir.display(),
+    )
+}
+
 /// Those that are there, not those that were added and have not come yet. A member that has only just joined knows of none:
 /// until it does, they are those of its configuration.
 fn by_name(members: &[Member], config: &HostConfig) -> Members {
@@ -132,7 +146,7 @@ pub fn timing(timeouts: &config::StoreTimeouts) -> store::Timing {
     }
 }
 
-/// Notes, beside the store's folder and to last longer, that the store has taken part.
+/// Notes, where it lasts longer than the store's folder, that the store has taken part.
 fn begun(file: &Path) -> anyhow::Result<()> {
     let note = || -> io::Result<()> {
         File::create(file)?.sync_all()?;

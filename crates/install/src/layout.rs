@@ -67,8 +67,10 @@ impl Layout {
         self.data.join("data")
     }
 
+    /// With what says who the host is, and not with the data: a disk that is lost, or isn't mounted, would take along that there was
+    /// something on it, and the first host would found a second cluster.
     pub(crate) fn begun_file(&self) -> PathBuf {
-        self.data.join("begun")
+        self.config.join("begun")
     }
 
     pub(crate) fn timeline_file(&self) -> PathBuf {
@@ -193,6 +195,7 @@ mod tests {
         layout.write_config(&config, true).unwrap();
         assert_eq!(layout.stage().unwrap(), Stage::Host(Box::new(config.clone())));
         assert!(config.begun_file.exists(), "it joins");
+        assert!(config.begun_file.starts_with(folder.path().join("etc")), "it outlives the data");
         layout.write_config(&config, false).unwrap();
         assert!(!config.begun_file.exists(), "it begins a cluster");
         fs::create_dir_all(config.data_dir.join("store")).unwrap();

@@ -53,6 +53,12 @@ pub enum StartError {
          member again, then it joins the others anew"
     )]
     Removed(PathBuf),
+    /// The folder is empty, no cluster is to begin in it, and there is nobody to join.
+    #[error(
+        "the store's folder {0} is empty, though its member has taken part in a cluster, and no other member is \
+         named that could let it in again: put its data back, or name another member"
+    )]
+    Alone(PathBuf),
     /// The others won't let this member in.
     #[error("the cluster does not let this member in: {by} says that {why}")]
     NotLetIn {

@@ -106,6 +106,10 @@ impl Embedded {
         let opened = tasks::blocking(info_span!("open folder"), move || open(&opening)).await;
         let (lock, disk, claim) = opened.map_err(|problem| StartError::Thread(problem.into()))??;
         let (newcomer, others) = match claim {
+            // It would ask nobody, for ever.
+            Claim::Newcomer if config.peers.len() == 1 => {
+                return Err(StartError::Alone(config.data_dir));
+            }
             Claim::Newcomer => {
                 let (id, others) = transport::join(&config).await?;
                 (Some(id), others)

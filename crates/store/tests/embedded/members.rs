@@ -197,6 +197,14 @@ async fn a_member_that_lost_its_disk_joins_anew_and_another_may_go_then() {
     }
 }
 
+#[tokio::test]
+async fn who_is_to_join_and_has_nobody_to_ask_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { start: Start::Join, ..configs(folder.path(), 1).remove(0) };
+    let refused = Embedded::start(config).await.unwrap_err();
+    assert!(matches!(refused, StartError::Alone(_)), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_member_says_what_to_do_and_that_works() {
     let mut cluster = some_of(3, 3).await;
