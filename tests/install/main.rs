@@ -163,11 +163,14 @@ async fn three_machines(island: Island) {
     })
     .await;
     // Machines can join all the same: a new one under the old one's name, with another disk.
-    let made = n2.does(&["token", "create", "--kubeconfig", &n2.kubeconfig()]);
-    let made: Vec<&str> = made.split_whitespace().skip(1).collect();
     bridge.unplug(1).await.unwrap();
     let mut anew = Machine::new(&folder.path().join("anew"), 1, bridge.plug(1).await.unwrap());
-    anew.does(&named(&made, "n1"));
+    let made = n2.does(&["token", "create", "--kubeconfig", &n2.kubeconfig()]);
+    let refused = anew.fails(&named(&made.split_whitespace().skip(1).collect::<Vec<_>>(), "n1"));
+    assert!(refused.contains("token create --replace n1"), "{refused}");
+    let made = n2.does(&["token", "create", "--replace", "n1", "--kubeconfig", &n2.kubeconfig()]);
+    let made = made.split_whitespace().skip(1).chain(["--ignore", "all"]);
+    anew.does(&made.collect::<Vec<_>>());
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
     let _ = deployments.delete("web", &DeleteParams::default()).await;

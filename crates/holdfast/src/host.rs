@@ -367,8 +367,9 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         }),
     })?;
     tasks::spawn(info_span!("bootstrap"), {
-        let server = server.clone();
+        let (server, engine, key) = (server.clone(), engine.clone(), identity.key_hash()?);
         async move {
+            install::note_host(&engine, &config, pod_cidr, key).await;
             let made = server.bootstrap().await;
             install::bring_first_token(&config.pki_dir, &*server.writer()).await;
             made

@@ -27,6 +27,19 @@ pub struct Known<'a> {
     pub register: &'a Register,
 }
 
+/// A machine that wants to join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applicant<'a> {
+    /// The name of the host that it wants to be.
+    pub name: &'a str,
+    /// Its address.
+    pub address: IpAddr,
+    /// The hash of its key.
+    pub key: &'a str,
+    /// The host whose place its token lets it take.
+    pub replaces: Option<&'a str>,
+}
+
 /// As what somebody may join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
@@ -45,8 +58,26 @@ pub enum Refusal {
     #[error("{0:?} can't be a host's name; take 1 to 63 small letters, digits, '-' and '.'")]
     Name(String),
     /// A host of that name is there.
-    #[error("a host {0} is there and heard; give this one another name with --name, or stop that one first")]
+    #[error(
+        "a host {0} is there and heard; give this one another name with --name, or, to put it in that one's place, stop that one first"
+    )]
     NameTaken(String),
+    /// The name is that of another machine, which isn't heard.
+    #[error(
+        "{0} is the name of a host on another machine, which isn't heard now; give this one another name with --name, or, if that one \
+         never comes back, join with a token that `holdfast token create --replace {0}` makes"
+    )]
+    NameKept(String),
+    /// The token is for another name.
+    #[error(
+        "the token lets a machine take the place of {replaces}, not be {name}; give --name {replaces}, or another token"
+    )]
+    OtherPlace {
+        /// Whose place the token is for.
+        replaces: String,
+        /// Who wants to join.
+        name: String,
+    },
     /// Another host has the address.
     #[error(
         "{address} is the address of the host {name}; give another with --address, or take that one out of the cluster first (its member and its Node)"
@@ -90,18 +121,23 @@ pub enum Refusal {
     OnEtcd,
 }
 
-/// Decides whether a host of this name and address may join. One that asks again gets the same range; one whose name was
-/// that of a host that is silent takes its place.
+/// Decides whether a machine may join. One that asks again gets the same range. The name of a host that was let in is its
+/// machine's for as long as it is a member or has a Node: another machine takes its place only where an administrator's token
+/// says so, and that host isn't heard.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn admit(name: &str, address: IpAddr, known: &Known<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
+pub fn admit(applicant: Applicant<'_>, known: &Known<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
     let Known { config, members, nodes, .. } = *known;
+    let Applicant { name, address, key, replaces } = applicant;
     if config.datastore.is_some() {
         return Err(Refusal::OnEtcd);
     }
     if !is_host_name(name) {
         return Err(Refusal::Name(name.to_owned()));
+    }
+    if let Some(replaces) = replaces.filter(|replaces| *replaces != name) {
+        return Err(Refusal::OtherPlace { replaces: replaces.to_owned(), name: name.to_owned() });
     }
     if is_alive(name, known) {
         return Err(Refusal::NameTaken(name.to_owned()));
@@ -110,12 +146,21 @@ pub fn admit(name: &str, address: IpAddr, known: &Known<'_>, now: Timestamp) -> 
     if members.len() >= MOST_MEMBERS && !members.contains_key(name) {
         return Err(Refusal::Full(members.len()));
     }
+    let is_there = |name: &str| nodes.contains_key(name) || members.contains_key(name);
     let mut register = known.register.clone();
-    // Who was let in with this address under another name never came: nobody else has it.
-    register.0.retain(|other, entry| other == name || entry.address != address);
-    register.forget(|other| nodes.contains_key(other) || members.contains_key(other), now);
+    // Who was let in with this address under another name, and never came: nobody else has it.
+    register.0.retain(|other, entry| other == name || is_there(other) || entry.address != address);
+    register.forget(is_there, now);
+    let before = register.0.get(name);
+    let is_another = match before {
+        Some(before) => before.key != key,
+        None => is_there(name),
+    };
+    if is_another && replaces.is_none() {
+        return Err(Refusal::NameKept(name.to_owned()));
+    }
     let pod_cidr = range_for(name, known, &register)?;
-    register.0.insert(name.to_owned(), Entry { address, pod_cidr, since: now });
+    register.0.insert(name.to_owned(), Entry { address, pod_cidr, since: now, key: key.to_owned() });
     let mut peers = members.clone();
     peers.insert(name.to_owned(), address);
     Ok(Admitted { register, pod_cidr, peers })
@@ -207,17 +252,24 @@ mod tests {
             let node =
                 KnownNode { address: Some(address), pods: Some(pods.parse().unwrap()), is_ready: true };
             self.nodes.insert(name.into(), node);
+            let pod_cidr = pods.parse().unwrap();
+            self.register.note(name, Entry { address, pod_cidr, since: now(), key: name.into() });
             self.heard.insert(name.into());
             self.listened_for.insert(name.into());
         }
 
+        /// A machine whose key is called as it is asks with an ordinary token.
         fn ask(&self, name: &str, number: u8) -> Result<Admitted, Refusal> {
             self.ask_at(name, address(number), now())
         }
 
         fn ask_at(&self, name: &str, address: IpAddr, now: Timestamp) -> Result<Admitted, Refusal> {
+            self.ask_as(Applicant { name, address, key: name, replaces: None }, now)
+        }
+
+        fn ask_as(&self, applicant: Applicant<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
             let World { config, members, nodes, heard, listened_for, register } = self;
-            admit(name, address, &Known { config, members, nodes, heard, listened_for, register }, now)
+            admit(applicant, &Known { config, members, nodes, heard, listened_for, register }, now)
         }
     }
 
@@ -241,6 +293,9 @@ mod tests {
         assert_eq!(three.pod_cidr.to_string(), "10.244.2.0/24");
         world.register = three.register;
         assert_eq!(world.ask("n2", 2).unwrap().pod_cidr.to_string(), "10.244.1.0/24");
+        // Another machine of that name comes, before either was started.
+        let other = Applicant { name: "n2", address: address(7), key: "another", replaces: None };
+        assert_eq!(world.ask_as(other, now()), Err(Refusal::NameKept("n2".into())));
         // It changed its mind about its name, and comes with the same address.
         let renamed = world.ask("n9", 2).unwrap();
         assert!(!renamed.register.0.contains_key("n2"));
@@ -248,17 +303,37 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_silent_host_can_be_taken_and_that_of_a_live_one_not() {
+    fn the_place_of_a_silent_host_is_given_by_an_administrator_and_that_of_a_live_one_by_nobody() {
         let mut world = World::new();
         world.add("n2", 2, "10.244.7.0/24");
-        assert_eq!(world.ask("n2", 2), Err(Refusal::NameTaken("n2".into())));
+        let by_token = Applicant { name: "n2", address: address(2), key: "another", replaces: Some("n2") };
+        let by_chance = Applicant { replaces: None, ..by_token };
+        for live in [by_token, by_chance, Applicant { key: "n2", ..by_chance }] {
+            assert_eq!(world.ask_as(live, now()), Err(Refusal::NameTaken("n2".into())));
+        }
         assert_eq!(world.ask("n1", 5), Err(Refusal::NameTaken("n1".into())));
         let taken = Refusal::AddressTaken { address: address(2), name: "n2".into() };
         assert_eq!(world.ask("n3", 2), Err(taken.clone()));
         world.heard.remove("n2");
         assert_eq!(world.ask("n3", 2), Err(taken), "it may come back");
+        let kept = Err(Refusal::NameKept("n2".into()));
+        let later = now() + SignedDuration::from_hours(72);
+        assert_eq!(world.ask_as(by_chance, later), kept);
+        for name in ["n3", "n2"] {
+            let other = Applicant { name, address: address(3), key: "another", replaces: Some("n4") };
+            assert!(matches!(world.ask_as(other, now()), Err(Refusal::OtherPlace { .. })));
+        }
         let again = world.ask("n2", 2).unwrap();
-        assert_eq!(again.pod_cidr.to_string(), "10.244.7.0/24", "its Node keeps its range");
+        assert_eq!(
+            again.pod_cidr.to_string(),
+            "10.244.7.0/24",
+            "the same machine, and its Node keeps its range"
+        );
+        let another = world.ask_as(by_token, now()).unwrap();
+        assert_eq!((another.pod_cidr, &*another.register.0["n2"].key), (again.pod_cidr, "another"));
+        // Who isn't in the register is there all the same, and its machine isn't known.
+        world.register = Register::default();
+        assert_eq!(world.ask("n2", 2), kept);
         // The Node of another program, which sends no heartbeats.
         world.listened_for.remove("n2");
         assert_eq!(world.ask("n2", 2), Err(Refusal::NameTaken("n2".into())));
@@ -281,9 +356,29 @@ mod tests {
         assert_eq!(world.ask("n8", 8), Err(Refusal::Full(7)));
         world.heard.remove("n7");
         world.ask("n7", 7).unwrap();
-        for refusal in [Refusal::OnEtcd, Refusal::Full(7), Refusal::Virtual(address(1))] {
+        let kept = Refusal::NameKept("n7".into());
+        for refusal in [Refusal::OnEtcd, Refusal::Full(7), Refusal::Virtual(address(1)), kept] {
             assert!(refusal.to_string().contains("; ") || refusal == Refusal::OnEtcd, "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_member_keeps_its_range_also_without_a_node() {
+        let mut world = World::new();
+        // Asked is another one than the first host, whose Node was deleted while it was off, long after.
+        world.add("n2", 2, "10.244.1.0/24");
+        world.nodes.remove("n1");
+        world.heard.remove("n1");
+        world.config.name = "n2".into();
+        world.config.address = address(2);
+        world.config.pod_cidr = "10.244.1.0/24".parse().unwrap();
+        let later = now() + SignedDuration::from_hours(72);
+        let three = world.ask_at("n3", address(3), later).unwrap();
+        assert_eq!(three.pod_cidr.to_string(), "10.244.2.0/24");
+        // Nor by an address that it had once.
+        world.members.insert("n1".into(), address(9));
+        let four = world.ask_at("n4", address(1), later).unwrap();
+        assert!(four.register.0.contains_key("n1"));
     }
 
     #[test]

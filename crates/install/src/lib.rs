@@ -16,7 +16,7 @@ mod settings;
 mod token;
 mod tries;
 
-pub use admit::{Admitted, Known, Refusal, admit};
+pub use admit::{Admitted, Applicant, Known, Refusal, admit};
 pub use exchange::{Grant, JoinRequest, Keys, LARGEST_REQUEST, PATH, Shared};
 pub use first::{FirstHost, first_config, first_service};
 pub use known::KnownNode;

@@ -19,6 +19,8 @@ const KIND: &str = "bootstrap.kubernetes.io/token";
 /// Who has the token of this group may become a member, which is more than a bootstrap token is worth elsewhere: one that was made for other
 /// ends doesn't open this door.
 const MEMBERS: &str = "system:bootstrappers:holdfast:members";
+/// Where the Secret says whose place a machine may take.
+const REPLACES: &str = "replaces";
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const ID: usize = 6;
 const SECRET: usize = 16;
@@ -76,8 +78,9 @@ impl Token {
         format!("{SECRET_PREFIX}{}", self.id)
     }
 
-    /// Its Secret, by which the cluster knows it until then.
-    pub fn object(&self, until: Timestamp, description: &str) -> Value {
+    /// Its Secret, by which the cluster knows it until then. Who has it may join as a new host, or take the place of the one that it
+    /// `replaces`, and of no other.
+    pub fn object(&self, until: Timestamp, description: &str, replaces: Option<&str>) -> Value {
         let expiration = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let data = [
             ("token-id", self.id.as_str()),
@@ -87,8 +90,9 @@ impl Token {
             ("auth-extra-groups", MEMBERS),
             ("description", description),
         ];
+        let data = data.into_iter().chain(replaces.map(|name| (REPLACES, name)));
         let data: serde_json::Map<String, Value> =
-            data.into_iter().map(|(key, value)| (key.to_owned(), STANDARD.encode(value).into())).collect();
+            data.map(|(key, value)| (key.to_owned(), STANDARD.encode(value).into())).collect();
         json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -143,11 +147,16 @@ pub fn listed(secrets: &[Value]) -> Vec<ListedToken> {
         .collect()
 }
 
-/// Whether a token opens the door: `secret` is what the store has under the name of the token's Secret.
+/// Whether a token opens the door, and whose place its machine may take: `secret` is what the store has under the name of the
+/// token's Secret.
 ///
 /// # Errors
 /// [`TokenRefused`]. That its time is over, or that it was made for something else, hears only who has its secret.
-pub fn check_token(token: &Token, secret: Option<&[u8]>, now: Timestamp) -> Result<(), TokenRefused> {
+pub fn check_token(
+    token: &Token,
+    secret: Option<&[u8]>,
+    now: Timestamp,
+) -> Result<Option<String>, TokenRefused> {
     let secret: Value = secret.and_then(|secret| serde_json::from_slice(secret).ok()).unwrap_or_default();
     let read = Read::of(&secret).filter(|read| read.id == token.id).ok_or(TokenRefused::Unknown)?;
     if !same(read.secret.as_bytes(), token.secret.expose().as_bytes()) {
@@ -158,7 +167,7 @@ pub fn check_token(token: &Token, secret: Option<&[u8]>, now: Timestamp) -> Resu
         (_, Some(until)) if until <= now => return Err(TokenRefused::Over(until)),
         _ => {}
     }
-    if read.is_for_hosts() { Ok(()) } else { Err(TokenRefused::ForOthers) }
+    if read.is_for_hosts() { Ok(read.replaces) } else { Err(TokenRefused::ForOthers) }
 }
 
 /// Takes as long for any two texts of a length.
@@ -173,6 +182,7 @@ struct Read {
     description: String,
     is_for_use: bool,
     groups: String,
+    replaces: Option<String>,
 }
 
 impl Read {
@@ -191,6 +201,7 @@ impl Read {
             description: text("description").unwrap_or_default(),
             is_for_use: text("usage-bootstrap-authentication").as_deref() == Some("true"),
             groups: text("auth-extra-groups").unwrap_or_default(),
+            replaces: text(REPLACES),
             id,
         })
     }
@@ -220,10 +231,10 @@ mod tests {
     }
 
     fn object() -> Value {
-        token().object("2026-01-01T02:00:00Z".parse().unwrap(), "by init")
+        token().object("2026-01-01T02:00:00Z".parse().unwrap(), "by init", None)
     }
 
-    fn check(token: &Token, object: &Value, now: Timestamp) -> Result<(), TokenRefused> {
+    fn check(token: &Token, object: &Value, now: Timestamp) -> Result<Option<String>, TokenRefused> {
         check_token(token, Some(object.to_string().as_bytes()), now)
     }
 
@@ -244,7 +255,7 @@ mod tests {
         let wrong: Token = "abcdef.0123456789abcdee".parse().unwrap();
         let other: Token = "zzzzzz.0123456789abcdef".parse().unwrap();
         let later = "2026-01-01T02:00:00Z".parse().unwrap();
-        assert_eq!(check(&token(), &object(), now()), Ok(()));
+        assert_eq!(check(&token(), &object(), now()), Ok(None));
         assert_eq!(check(&token(), &object(), later), Err(TokenRefused::Over(later)));
         assert_eq!(check(&wrong, &object(), now()), Err(TokenRefused::Wrong));
         assert_eq!(check(&wrong, &object(), later), Err(TokenRefused::Wrong), "it doesn't hear of the end");
@@ -277,7 +288,9 @@ mod tests {
         // A kubeadm's token without an end has none here either.
         let mut endless = object();
         endless["data"]["expiration"] = Value::Null;
-        assert_eq!(check(&token(), &endless, now()), Ok(()));
+        assert_eq!(check(&token(), &endless, now()), Ok(None));
+        let replaces = token().object("2026-01-01T02:00:00Z".parse().unwrap(), "", Some("n1"));
+        assert_eq!(check(&token(), &replaces, now()), Ok(Some("n1".into())));
     }
 
     #[test]

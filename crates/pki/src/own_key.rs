@@ -93,6 +93,11 @@ mod tests {
         request.names.push("kubernetes.example".into());
         let certificate = authority.sign_host(&request, &host, now).unwrap();
         let identity = key.identity(&certificate).unwrap();
+        assert_eq!(
+            identity.key_hash().unwrap(),
+            request.key_hash().unwrap(),
+            "the machine is known by its key"
+        );
         assert!(!identity.certificate_pem().is_empty());
         let der = crate::identity::certificates("it", &certificate).unwrap().remove(0);
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();

@@ -8,17 +8,18 @@ use bytes::Bytes;
 use config::HostConfig;
 use futures::future::BoxFuture;
 use install::{
-    Admitted, Grant, JoinRequest, Keys, Known, KnownNode, REGISTER_KEY, Refusal, Register, SECRETS_NAMESPACE,
+    Admitted, Applicant, Grant, JoinRequest, Keys, Known, KnownNode, Refusal, Register, SECRETS_NAMESPACE,
     Shared, Token, TokenRefused, Tries, admit, check_token, first_service,
 };
 use jiff::Timestamp;
 use membership::Hosts;
-use pki::{Authority, CertificateRequest, HostNames, TokenKey};
+use pki::{Authority, CertificateRequest, HostNames, KeyHash, TokenKey};
 use serde_json::Value;
 use server::{Door, Server, TurnedAway};
-use store::{Compare, Condition, KeyRange, Op, Revision, State, Txn};
+use store::{KeyRange, State};
 use tokio::sync::watch;
 
+use super::register::Seen;
 use crate::engine::Engine;
 
 /// How often a change of the register is tried again that met another one.
@@ -37,6 +38,13 @@ struct JoinDoor {
     engine: Engine,
     hosts: watch::Receiver<Arc<Hosts>>,
     tries: Mutex<Tries>,
+}
+
+/// What was asked for: certificates, and the hash of the key that the host's is for.
+struct Signed {
+    key: KeyHash,
+    host_certificate: String,
+    front_proxy_certificate: String,
 }
 
 /// When somebody asks, on both kinds of clock.
@@ -83,7 +91,7 @@ impl JoinDoor {
         let token = request.token.parse::<Token>().map_err(|why| {
             turned_away(401, "Unauthorized", format!("that is no token: {why}; copy the whole of it"))
         })?;
-        self.check(&token, now).await?;
+        let replaces = self.check(&token, now).await?;
         let Ok(authority) = Authority::load(&self.config.pki_dir) else {
             let message = format!(
                 "{} doesn't have the authority's key, by which certificates are made; ask a host that `holdfast init` or `join` installed",
@@ -92,9 +100,11 @@ impl JoinDoor {
             return Err(turned_away(403, "Forbidden", message));
         };
         // Before anything is changed: a request that can't be granted leaves no trace.
-        let signed = self.sign(&authority, request, now)?;
-        let Admitted { pod_cidr, peers, .. } = self.register(request, now).await?;
-        let (host_certificate, front_proxy_certificate) = signed;
+        let Signed { key, host_certificate, front_proxy_certificate } =
+            self.sign(&authority, request, now)?;
+        let (key, replaces) = (key.to_string(), replaces.as_deref());
+        let applicant = Applicant { name: &request.name, address: request.address, key: &key, replaces };
+        let Admitted { pod_cidr, peers, .. } = self.register(applicant, now).await?;
         Ok(Grant {
             cluster: Shared::of(&self.config),
             peers,
@@ -105,8 +115,8 @@ impl JoinDoor {
         })
     }
 
-    /// Whether the token opens the door, as of the newest state.
-    async fn check(&self, token: &Token, now: &Moment) -> Result<(), TurnedAway> {
+    /// Whether the token opens the door, as of the newest state, and whose place its machine may take.
+    async fn check(&self, token: &Token, now: &Moment) -> Result<Option<String>, TurnedAway> {
         let id = token.id();
         if let Some(wait) = self.tries().refused_for(id, now.instant) {
             let message = format!(
@@ -136,12 +146,7 @@ impl JoinDoor {
     }
 
     /// The certificates that were asked for.
-    fn sign(
-        &self,
-        authority: &Authority,
-        request: &JoinRequest,
-        now: &Moment,
-    ) -> Result<(String, String), TurnedAway> {
+    fn sign(&self, authority: &Authority, request: &JoinRequest, now: &Moment) -> Result<Signed, TurnedAway> {
         let wrong = |why: pki::Error| turned_away(400, "BadRequest", format!("{why}; run `holdfast join`"));
         let host = HostNames {
             name: request.name.clone(),
@@ -150,27 +155,23 @@ impl JoinDoor {
             first_service_address: first_service(self.config.service_cidr).unwrap_or(request.address),
         };
         let read = |pem: &str| CertificateRequest::from_pem(pem.as_bytes()).map_err(wrong);
-        let of_host = authority.sign_host(&read(&request.host_request)?, &host, now.wall).map_err(wrong)?;
-        let of_proxy = authority.sign_front_proxy(&read(&request.front_proxy_request)?, now.wall);
-        Ok((of_host, of_proxy.map_err(wrong)?))
+        let of_host = read(&request.host_request)?;
+        let of_proxy = read(&request.front_proxy_request)?;
+        Ok(Signed {
+            key: of_host.key_hash().map_err(wrong)?,
+            host_certificate: authority.sign_host(&of_host, &host, now.wall).map_err(wrong)?,
+            front_proxy_certificate: authority.sign_front_proxy(&of_proxy, now.wall).map_err(wrong)?,
+        })
     }
 
     /// Writes down who is let in, as what: on the condition that nobody else was meanwhile.
-    async fn register(&self, request: &JoinRequest, now: &Moment) -> Result<Admitted, TurnedAway> {
+    async fn register(&self, applicant: Applicant<'_>, now: &Moment) -> Result<Admitted, TurnedAway> {
+        let store = self.engine.store();
         for _ in 0..ATTEMPTS {
             let state = self.newest().await?;
-            let kv = state.get(REGISTER_KEY.as_bytes());
-            let before = kv.map(|kv| kv.value.bytes());
-            let revision = kv.map_or(Revision::ZERO, |kv| kv.mod_revision);
-            let admitted = self.decide(request, &state, &Register::read(before.as_deref()), now)?;
-            let unchanged =
-                Condition::ModRevision(Bytes::from_static(REGISTER_KEY.as_bytes()), Compare::Equal, revision);
-            let txn = Txn {
-                conditions: vec![unchanged],
-                success: vec![Op::put(REGISTER_KEY, admitted.register.text())],
-                failure: Vec::new(),
-            };
-            if self.engine.store().txn(txn).await.map_err(|why| unavailable(&why))?.succeeded {
+            let seen = Seen::in_state(&state);
+            let admitted = self.decide(applicant, &state, &seen.register, now)?;
+            if seen.replace(&*store, &admitted.register).await.map_err(|why| unavailable(&why))? {
                 return Ok(admitted);
             }
         }
@@ -179,7 +180,7 @@ impl JoinDoor {
 
     fn decide(
         &self,
-        request: &JoinRequest,
+        applicant: Applicant<'_>,
         state: &State,
         register: &Register,
         now: &Moment,
@@ -202,9 +203,11 @@ impl JoinDoor {
             listened_for: &listened_for,
             register,
         };
-        admit(&request.name, request.address, &known, now.stamp).map_err(|refusal| {
+        admit(applicant, &known, now.stamp).map_err(|refusal| {
             let (code, reason) = match refusal {
-                Refusal::NameTaken(_) | Refusal::AddressTaken { .. } => (409, "Conflict"),
+                Refusal::NameTaken(_) | Refusal::NameKept(_) | Refusal::AddressTaken { .. } => {
+                    (409, "Conflict")
+                }
                 _ => (403, "Forbidden"),
             };
             turned_away(code, reason, refusal.to_string())

@@ -71,7 +71,7 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     layout.make_folders()?;
     make_keys(&config, &layout)?;
     let token = Token::draw(&mut random());
-    layout.write_first_token(&token.object(until(args.token_ttl)?, "made by holdfast init"))?;
+    layout.write_first_token(&token.object(until(args.token_ttl)?, "made by holdfast init", None))?;
     layout.write_config(&config, false)?;
     finish(&config, &layout, "is the first host of a new cluster")
 }

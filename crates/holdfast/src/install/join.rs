@@ -9,8 +9,7 @@ use config::{HostConfig, Ports};
 use http::Method;
 use install::{Grant, JoinRequest, Layout, Machine, Place, Stage, Token};
 use pki::{
-    Authority, AuthorityHash, FRONT_PROXY, HostNames, OwnKey, SecretText, TokenKey, Trust,
-    front_proxy_subject,
+    Authority, FRONT_PROXY, HostNames, KeyHash, OwnKey, SecretText, TokenKey, Trust, front_proxy_subject,
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -40,7 +39,7 @@ pub struct Args {
     token: Token,
     /// The hash of the cluster's authority, by which this machine knows that it speaks to the cluster
     #[arg(long, value_name = "sha256:HEX")]
-    ca_hash: AuthorityHash,
+    ca_hash: KeyHash,
     /// The host's name [default: the machine's]
     #[arg(long)]
     name: Option<String>,
@@ -119,7 +118,7 @@ impl Cluster {
     }
 
     /// The cluster's authority: whoever answers there shows it, and has a certificate of it.
-    async fn authority(&self, hash: AuthorityHash) -> anyhow::Result<Trust> {
+    async fn authority(&self, hash: KeyHash) -> anyhow::Result<Trust> {
         let nobody =
             || format!("nobody answers at {}: is the first host started, and is this its address?", self.at);
         let stream = timeout(CONNECT, TcpStream::connect(self.at)).await.with_context(nobody)?;
@@ -211,7 +210,7 @@ fn write(
     own: &OwnKeys,
     config: &HostConfig,
     layout: &Layout,
-    hash: AuthorityHash,
+    hash: KeyHash,
 ) -> anyhow::Result<()> {
     let (keys, pki) = (&grant.keys, &config.pki_dir);
     let secret = |text: &String| SecretText::new(text.as_str());

@@ -6,6 +6,7 @@ mod first_token;
 mod init;
 mod join;
 mod preflight;
+mod register;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use door::open_door;
 pub use first_token::bring_first_token;
 pub use init::{Args as InitArgs, init};
 pub use join::{Args as JoinArgs, join};
+pub use register::note_host;
 pub use token::{Args as TokenArgs, token};
 
 use crate::tell::quoted;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use client::{Client, Kubeconfig};
 use install::{ListedToken, SECRET_PREFIX, SECRETS_NAMESPACE, Token, listed};
 use jiff::{SignedDuration, Timestamp};
-use pki::{AuthorityHash, Trust};
+use pki::{KeyHash, Trust};
 use serde_json::{Value, json};
 
 use super::init::random;
@@ -35,6 +35,9 @@ enum Command {
         /// What it is for, to be told by `list`
         #[arg(long, default_value = "")]
         description: String,
+        /// Let a machine take the place of this host, whose own machine is off and never comes back
+        #[arg(long, value_name = "NAME", value_parser = host_name)]
+        replace: Option<String>,
     },
     /// Show which tokens there are, without their secrets
     List,
@@ -51,7 +54,13 @@ pub async fn token(args: Args) -> anyhow::Result<()> {
     let kubeconfig = crate::kubectl::kubeconfig_of(args.kubeconfig.as_deref())?;
     let client = Client::new(&kubeconfig)?;
     match args.command {
-        Command::Create { ttl, description } => create(&client, &kubeconfig, ttl, &description).await,
+        Command::Create { ttl, description, replace } => {
+            let description = match &replace {
+                Some(name) if description.is_empty() => format!("to replace {name}"),
+                _ => description,
+            };
+            create(&client, &kubeconfig, ttl, &description, replace.as_deref()).await
+        }
         Command::List => show(&table(&tokens(&client).await?, now())),
         Command::Revoke { ids } => {
             for id in ids {
@@ -68,6 +77,7 @@ async fn create(
     kubeconfig: &Kubeconfig,
     ttl: SignedDuration,
     description: &str,
+    replace: Option<&str>,
 ) -> anyhow::Result<()> {
     let authority = String::from_utf8(kubeconfig.certificate_authority.clone())?;
     let hash = Trust::from_pem(authority)?.hash()?;
@@ -76,8 +86,9 @@ async fn create(
         revoke(client, &old.id).await?;
     }
     let token = Token::draw(&mut random());
-    client.create(&collection(), &token.object(until(ttl)?, description)).await?;
-    show(&format!("{}\n", join_line(client.server(), &token, hash)))
+    client.create(&collection(), &token.object(until(ttl)?, description, replace)).await?;
+    let name = replace.map(|name| format!(" --name {name}")).unwrap_or_default();
+    show(&format!("{}{name}\n", join_line(client.server(), &token, hash)))
 }
 
 async fn tokens(client: &Client) -> anyhow::Result<Vec<ListedToken>> {
@@ -101,8 +112,16 @@ fn collection() -> String {
 }
 
 /// The line that a machine joins by.
-pub fn join_line(cluster: &str, token: &Token, hash: AuthorityHash) -> String {
+pub fn join_line(cluster: &str, token: &Token, hash: KeyHash) -> String {
     format!("holdfast join {cluster} --token {} --ca-hash {hash}", token.expose().expose())
+}
+
+/// The name of a host, as people write it.
+fn host_name(text: &str) -> Result<String, String> {
+    match config::is_host_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("it is no host's name: 1 to 63 small letters, digits, '-' and '.'".to_owned()),
+    }
 }
 
 /// The end of a token that is made now.
