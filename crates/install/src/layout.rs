@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use config::HostConfig;
 use serde_json::Value;
 
+use crate::attempt::{self, Attempt, Former, Plan};
+
 /// Why a host's files can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,10 +21,8 @@ pub enum Error {
         /// What the system said.
         why: io::Error,
     },
-    /// There is a store, and nothing says whose.
-    #[error(
-        "{0} holds the data of a host, and no configuration says of which; put that back, or move the folder away"
-    )]
+    /// There are data or keys, and nothing says whose.
+    #[error("{0} is a host's, and no configuration says of which; put that back, or move it away")]
     Remains(PathBuf),
 }
 
@@ -73,6 +73,11 @@ impl Layout {
         self.config.join("begun")
     }
 
+    /// What the machine is being made.
+    fn attempt_file(&self) -> PathBuf {
+        self.config.join("installing")
+    }
+
     pub(crate) fn timeline_file(&self) -> PathBuf {
         self.data.join("timeline.jsonl")
     }
@@ -93,29 +98,56 @@ impl Layout {
         }
     }
 
-    /// Makes sure that there is no store yet: an empty machine begins a cluster or joins one, and what was another host's
-    /// would be taken for this one's.
+    /// Looks what a former attempt left, before anything is written. A store that is there, and keys without an attempt that they are
+    /// of, are another host's: they would be taken for this one's.
     ///
     /// # Errors
-    /// [`Error::Remains`].
-    pub fn check_empty(&self) -> Result<(), Error> {
+    /// [`Error::Remains`], and [`Error::File`] if that can't be told.
+    pub fn plan(&self, wanted: Attempt) -> Result<Plan, Error> {
+        let is_empty = |folder: &Path| fs::read_dir(folder).map_or(true, |mut all| all.next().is_none());
         let data = self.data_dir();
-        let is_empty = fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none());
-        if is_empty { Ok(()) } else { Err(Error::Remains(data)) }
+        if !is_empty(&data) {
+            return Err(Error::Remains(data));
+        }
+        let former = match fs::read_to_string(self.attempt_file()) {
+            Ok(text) => text.parse().ok(),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+            Err(why) => return Err(Error::File { path: self.attempt_file(), why }),
+        };
+        let pki = Some(self.pki_dir()).filter(|pki| !is_empty(pki));
+        let files = [self.kubeconfig(), self.begun_file()];
+        let remains = pki.or_else(|| files.into_iter().find(|file| file.exists()));
+        attempt::plan(former, remains.is_some(), wanted)
+            .ok_or_else(|| Error::Remains(remains.unwrap_or_default()))
     }
 
-    /// Makes the folders. Keys and data are for their owner's eyes alone.
+    /// Begins: what of another attempt's is to go goes, and the folders are made. Keys and data are for their owner's eyes alone.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn make_folders(&self) -> Result<(), Error> {
+    pub fn begin(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.former == Former::Replaced {
+            remove(&self.kubeconfig())?;
+            remove(&self.begun_file())?;
+            let pki = self.pki_dir();
+            let removed = fs::remove_dir_all(&pki).or_else(unless_missing);
+            removed.map_err(|why| Error::File { path: pki, why })?;
+        }
         for (folder, mode) in
             [(self.config.clone(), 0o755), (self.pki_dir(), 0o700), (self.data.clone(), 0o700)]
         {
             let made = DirBuilder::new().recursive(true).mode(mode).create(&folder);
             made.map_err(|why| Error::File { path: folder, why })?;
         }
-        Ok(())
+        write(&self.attempt_file(), plan.attempt.to_string().as_bytes(), 0o644)
+    }
+
+    /// Ends the attempt: the machine is a host.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn finish(&self) -> Result<(), Error> {
+        remove(&self.attempt_file())
     }
 
     /// Writes the administrator's kubeconfig.
@@ -142,11 +174,6 @@ impl Layout {
     pub fn write_config(&self, config: &HostConfig, joins: bool) -> Result<(), Error> {
         if joins {
             write(&self.begun_file(), b"", 0o644)?;
-        } else if let Err(why) = fs::remove_file(self.begun_file())
-            && why.kind() != io::ErrorKind::NotFound
-        {
-            // Of a join that wasn't finished, on a machine that is to begin a cluster now.
-            return Err(Error::File { path: self.begun_file(), why });
         }
         // What was read from JSON is JSON.
         let value: Value = serde_json::from_slice(&config.text()).unwrap_or_default();
@@ -154,14 +181,20 @@ impl Layout {
     }
 }
 
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).or_else(unless_missing).map_err(|why| Error::File { path: path.into(), why })
+}
+
+fn unless_missing(why: io::Error) -> io::Result<()> {
+    if why.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(why) }
+}
+
 /// Writes a file whole or not at all.
 fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
     let new = path.with_extension("new");
     let write = || {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        fs::remove_file(&new).or_else(unless_missing)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(text)?;
         file.sync_all()?;
@@ -183,30 +216,64 @@ mod tests {
         Layout::new(folder.path().join("etc"), folder.path().join("lib"))
     }
 
+    fn attempt() -> Attempt {
+        Attempt::First { cluster_id: "c".into() }
+    }
+
+    fn begin(layout: &Layout) -> Result<(), Error> {
+        layout.begin(&layout.plan(attempt())?)
+    }
+
     #[test]
     fn a_machine_is_a_host_once_its_configuration_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let layout = layout(&folder);
         assert_eq!(layout.stage().unwrap(), Stage::New);
-        layout.make_folders().unwrap();
-        layout.check_empty().unwrap();
+        begin(&layout).unwrap();
         assert_eq!(layout.stage().unwrap(), Stage::New);
         let config = first_config("c", first(), &layout);
         layout.write_config(&config, true).unwrap();
         assert_eq!(layout.stage().unwrap(), Stage::Host(Box::new(config.clone())));
         assert!(config.begun_file.exists(), "it joins");
         assert!(config.begun_file.starts_with(folder.path().join("etc")), "it outlives the data");
-        layout.write_config(&config, false).unwrap();
-        assert!(!config.begun_file.exists(), "it begins a cluster");
         fs::create_dir_all(config.data_dir.join("store")).unwrap();
-        assert!(layout.check_empty().unwrap_err().to_string().contains("lib/data"));
+        assert!(layout.plan(attempt()).unwrap_err().to_string().contains("lib/data"));
+    }
+
+    #[test]
+    fn keys_are_kept_by_the_attempt_that_they_are_of_and_by_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&folder);
+        begin(&layout).unwrap();
+        let key = layout.pki_dir().join("ca.key");
+        fs::write(&key, "a key").unwrap();
+        let again = Attempt::First { cluster_id: "other".into() };
+        let plan = layout.plan(again.clone()).unwrap();
+        assert_eq!((&plan.attempt, plan.former), (&attempt(), Former::Kept));
+        layout.begin(&plan).unwrap();
+        assert!(key.exists(), "the cluster that was begun");
+
+        layout.write_kubeconfig("of the other").unwrap();
+        fs::write(layout.begun_file(), "").unwrap();
+        let authority = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
+        layout.begin(&layout.plan(Attempt::Join { authority }).unwrap()).unwrap();
+        assert!(!key.exists() && !layout.kubeconfig().exists() && !layout.begun_file().exists());
+
+        for remains in [key, layout.kubeconfig(), layout.begun_file()] {
+            layout.finish().unwrap();
+            fs::write(&remains, "").unwrap();
+            let refused = layout.plan(again.clone()).unwrap_err().to_string();
+            assert!(refused.contains("is a host's") && refused.contains("move it away"), "{refused}");
+            fs::remove_file(&remains).unwrap();
+        }
+        layout.plan(again).unwrap();
     }
 
     #[test]
     fn secrets_are_for_their_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let layout = layout(&folder);
-        layout.make_folders().unwrap();
+        begin(&layout).unwrap();
         layout.write_kubeconfig("users: []").unwrap();
         layout.write_first_token(&Value::Null).unwrap();
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -218,7 +285,7 @@ mod tests {
     #[test]
     fn a_folder_that_can_t_be_written_is_named_with_the_way_out() {
         let layout = Layout::new("/proc/nowhere/etc".into(), "/proc/nowhere/lib".into());
-        let said = layout.make_folders().unwrap_err().to_string();
+        let said = begin(&layout).unwrap_err().to_string();
         assert!(said.contains("/proc/nowhere/etc") && said.contains("--config-dir"), "{said}");
     }
 }

@@ -6,14 +6,14 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use config::HostConfig;
-use install::{FirstHost, Layout, Machine, Settings, Stage, Token, first_config, first_service};
+use install::{Attempt, FirstHost, Layout, Machine, Settings, Stage, Token, first_config, first_service};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use pki::{Authority, FRONT_PROXY, HostNames, TokenKey};
 
 use super::preflight::{Aim, preflight};
 use super::token::{join_line, until};
-use super::{Folders, starting, write_kubeconfig};
+use super::{Folders, begin, starting, write_kubeconfig};
 use crate::tell::show;
 
 /// Arguments of `holdfast init`.
@@ -55,9 +55,13 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     let layout = args.folders.layout()?;
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config, &layout)?;
+        layout.finish()?;
         return finish(&config, &layout, "is a host already: nothing was changed");
     }
-    layout.check_empty()?;
+    let drawn = uuid::Uuid::new_v4().to_string();
+    // One that was interrupted goes on with the cluster that it began.
+    let plan = layout.plan(Attempt::First { cluster_id: drawn.clone() })?;
+    let cluster_id = plan.attempt.cluster_id().unwrap_or(&drawn);
     let machine = Machine::look(None).context("can't find out this machine's addresses")?;
     let first = FirstHost {
         place: machine.place(args.name.as_deref(), args.address)?,
@@ -66,13 +70,14 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
         services: args.service_cidr,
         settings: args.settings.as_deref().map(Settings::load).transpose()?.unwrap_or_default(),
     };
-    let config = first_config(&uuid::Uuid::new_v4().to_string(), first, &layout);
+    let config = first_config(cluster_id, first, &layout);
     preflight(&config, Aim::First, &args.ignore).await?;
-    layout.make_folders()?;
+    begin(&layout, &plan)?;
     make_keys(&config, &layout)?;
     let token = Token::draw(&mut random());
     layout.write_first_token(&token.object(until(args.token_ttl)?, "made by holdfast init", None))?;
     layout.write_config(&config, false)?;
+    layout.finish()?;
     finish(&config, &layout, "is the first host of a new cluster")
 }
 

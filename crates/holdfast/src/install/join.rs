@@ -7,7 +7,7 @@ use anyhow::Context;
 use client::{Client, Content, Kubeconfig};
 use config::{HostConfig, Ports};
 use http::Method;
-use install::{Grant, JoinRequest, Layout, Machine, Place, Stage, Token};
+use install::{Attempt, Grant, JoinRequest, Layout, Machine, Place, Stage, Token};
 use pki::{
     Authority, FRONT_PROXY, HostNames, KeyHash, OwnKey, SecretText, TokenKey, Trust, front_proxy_subject,
 };
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::preflight::{Aim, preflight};
-use super::{Folders, starting, write_kubeconfig};
+use super::{Folders, begin, starting, write_kubeconfig};
 use crate::tell::{say, show};
 
 /// How long a connection to the cluster and its handshake may take.
@@ -66,14 +66,15 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
     let layout = args.folders.layout()?;
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config)?;
+        layout.finish()?;
         return finish(&config, &layout, "has joined already: nothing was changed");
     }
-    layout.check_empty()?;
+    let plan = layout.plan(Attempt::Join { authority: args.ca_hash })?;
     let cluster = Cluster::find(&args.cluster).await?;
     let machine = Machine::look(Some(cluster.at)).context("can't find out this machine's addresses")?;
     let place = machine.place(args.name.as_deref(), args.address)?;
     let authority = cluster.authority(args.ca_hash).await?;
-    layout.make_folders()?;
+    begin(&layout, &plan)?;
     let keys = OwnKeys::load_or_create(&layout, &place)?;
     let grant = cluster.ask(&authority, &keys.request(&args.token, &place)?).await?;
     let config = grant.config(place, &layout);
@@ -223,7 +224,8 @@ fn write(
     own.host.identity(&grant.host_certificate)?.save(pki, &config.name)?;
     own.front_proxy.identity(&grant.front_proxy_certificate)?.save(pki, FRONT_PROXY)?;
     write_kubeconfig(layout, &authority, config)?;
-    Ok(layout.write_config(config, true)?)
+    layout.write_config(config, true)?;
+    Ok(layout.finish()?)
 }
 
 /// Says what to type next.

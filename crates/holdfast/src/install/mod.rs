@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use config::HostConfig;
-use install::Layout;
+use install::{Former, Layout, Plan};
 use pki::Authority;
 
 pub use door::open_door;
@@ -23,7 +23,7 @@ pub use join::{Args as JoinArgs, join};
 pub use register::note_host;
 pub use token::{Args as TokenArgs, token};
 
-use crate::tell::quoted;
+use crate::tell::{quoted, say};
 
 const CONFIG_DIR: &str = "/etc/holdfast";
 const DATA_DIR: &str = "/var/lib/holdfast";
@@ -48,6 +48,17 @@ impl Folders {
     }
 }
 
+/// Begins to make this machine what was planned, and says what goes for that.
+fn begin(layout: &Layout, plan: &Plan) -> anyhow::Result<()> {
+    if plan.former == Former::Replaced {
+        say!(
+            "the keys of another attempt in {}, which came to nothing, are replaced",
+            layout.pki_dir().display()
+        );
+    }
+    Ok(layout.begin(plan)?)
+}
+
 /// Where the administrator's kubeconfig of a host lies that was installed in the usual place.
 pub fn usual_kubeconfig() -> PathBuf {
     Layout::new(CONFIG_DIR.into(), DATA_DIR.into()).kubeconfig()
@@ -56,9 +67,6 @@ pub fn usual_kubeconfig() -> PathBuf {
 /// Writes the administrator's kubeconfig: whoever has the authority's key can make one.
 #[allow(clippy::disallowed_methods, reason = "the program: its certificate is valid from now on")]
 fn write_kubeconfig(layout: &Layout, authority: &Authority, config: &HostConfig) -> anyhow::Result<()> {
-    if layout.kubeconfig().exists() {
-        return Ok(());
-    }
     let admin = authority.admin_identity(std::time::SystemTime::now())?;
     let server = format!("https://{}", config.virtual_api());
     let text = local::kubeconfig("holdfast", &server, authority.certificate_pem(), &admin);
