@@ -20,6 +20,8 @@ use crate::switch::{Switch, SwitchAddresses};
 use crate::who_has::WhoHas;
 use crate::{link, process, switch, tree};
 
+mod faults;
+
 /// How long hosts may take to stop before they are killed.
 const STOPPING: Duration = Duration::from_secs(3);
 /// How often a host that stops is looked at, so that what it leaves behind is known.
@@ -37,6 +39,9 @@ pub enum Error {
     /// The host is on.
     #[error("host {0} is on")]
     On(String),
+    /// Hosts have no links.
+    #[error("on loopback hosts have no links of their own; use --net netns")]
+    NoLinks,
     /// The folder's cluster was made for another network.
     #[error("the cluster's folder was made for --net {0}")]
     OtherNet(NetKind),
@@ -173,19 +178,25 @@ impl Cluster {
         self.hosts.get_mut(name).ok_or_else(|| Error::NoHost(name.into()))
     }
 
+    /// The process of a host that is on, which is off for this cluster from now on.
+    fn take_running(&mut self, name: &str) -> Result<Running, Error> {
+        let host = self.host(name)?;
+        match host.power.take() {
+            Power::On(running) => Ok(running),
+            other => {
+                host.power = other;
+                Err(Error::Off(name.into()))
+            }
+        }
+    }
+
     /// Cuts a host's power, as a pulled plug does: it falls silent, and no FIN or RST gives it away. In
     /// namespaces the link goes down, then everything on the host is killed; on loopback everything on it is
     /// frozen until [`Cluster::bury`].
     pub async fn cut(&mut self, name: &str) -> Result<Cut, Error> {
+        let running = self.take_running(name)?;
         let host = self.host(name)?;
         let number = host.number;
-        let running = match host.power.take() {
-            Power::On(running) => running,
-            other => {
-                host.power = other;
-                return Err(Error::Off(name.into()));
-            }
-        };
         host.namespace = None;
         let cut = Cut::now();
         match &self.wires {
@@ -328,7 +339,7 @@ impl Cluster {
             Power::On(running) => Some((running, true)),
         });
         let stopped = join_all(stopping.map(|(running, gently)| async move {
-            if gently { stop(running).await } else { end(running).await }
+            if gently { stop(running, STOPPING).await } else { end(running).await }
         }))
         .await;
         // A host that ended by itself left its pods behind.
@@ -376,13 +387,13 @@ async fn end(running: Running) -> Result<(), Error> {
 }
 
 /// Asks a host to stop, and kills what is left of it in the end: pods outlive a host's process.
-async fn stop(mut running: Running) -> Result<(), Error> {
+async fn stop(mut running: Running, patience: Duration) -> Result<(), Error> {
     let key = |process: tree::Process| ((process.pid, process.started), process);
     // Looked at before the host is asked, as it may be gone at once.
     let mut known: BTreeMap<(i32, u64), tree::Process> = running.tree().into_iter().map(key).collect();
     let mut looks = tokio::time::interval(LOOK);
     let asked = running.pid().map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-    let deadline = tokio::time::sleep(STOPPING);
+    let deadline = tokio::time::sleep(patience);
     let mut deadline = std::pin::pin!(deadline);
     while asked == Some(Ok(())) {
         known.extend(running.tree().into_iter().map(key));

@@ -14,6 +14,7 @@ use tracing::info_span;
 
 use crate::addresses::{Addresses, NetKind};
 use crate::island::Island;
+use crate::loss::{self, Lost};
 use crate::who_has::WhoHas;
 
 const BRIDGE: &str = "br0";
@@ -34,6 +35,16 @@ pub enum Error {
         action: String,
         /// What the kernel said.
         why: rtnetlink::Error,
+    },
+    /// The kernel refused rules about packets.
+    #[error(
+        "can't lose packets at link {port}: {why}; that needs a kernel with nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
+    )]
+    Loss {
+        /// At which port of the switch.
+        port: String,
+        /// What the kernel said.
+        why: std::io::Error,
     },
     /// A link isn't there.
     #[error("there is no link {0}; was it removed by someone else?")]
@@ -188,6 +199,18 @@ impl Bridge {
     /// Takes the link of host `number` up again.
     pub async fn mend(&self, number: u8) -> Result<(), Error> {
         self.netlink.up(self.netlink.index(&port_name(number)).await?).await
+    }
+
+    /// From now on so many of a hundred packets between host `number` and the other hosts are lost.
+    pub fn lose(&self, number: u8, lost: Lost, percent: u8) -> Result<(), Error> {
+        let port = port_name(number);
+        loss::lose(&port, lost, percent).map_err(|why| Error::Loss { port, why })
+    }
+
+    /// No packets are lost any more between host `number` and the others.
+    pub fn lose_nothing(&self, number: u8) -> Result<(), Error> {
+        let port = port_name(number);
+        loss::lose_nothing(&port).map_err(|why| Error::Loss { port, why })
     }
 
     /// Removes the link of host `number`, if it has one.

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use config::HostConfig;
-use local::{Cluster, Folder, Island, Net, NetKind, Options, Permission};
+use local::{Cluster, Folder, Island, Lost, Net, NetKind, Options, Permission};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -19,10 +19,12 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Case = (&'static str, fn() -> Outcome);
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     ("a_cut_host_is_silent_and_comes_back", || as_island(cut_and_return)),
     ("hosts_reach_each_other_and_have_their_own_loopback", || as_island(hosts_reach_each_other)),
     ("a_listener_bound_before_is_reached_from_the_machine", forwarded),
+    ("packets_are_lost_between_hosts_and_nowhere_else", || as_island(packets_are_lost)),
+    ("a_program_is_stopped_killed_and_shut_down", || as_island(stopped_killed_shut_down)),
     ("nothing_is_left_after_stop_or_drop", || as_island(nothing_left)),
     ("a_second_thread_is_noticed", second_thread),
 ];
@@ -184,6 +186,74 @@ fn cut_and_return(island: Island, runtime: &tokio::runtime::Runtime) -> Outcome 
     assert_eq!(ask_arp("10.73.0.1")?, hardware, "the same hardware address");
     assert_eq!(ask(&mut other, &first.to_string())?, "hello");
     assert!(cluster.resident_memory("n1").is_some_and(|bytes| bytes > 0));
+    runtime.block_on(cluster.stop())?;
+    Ok(())
+}
+
+fn packets_are_lost(island: Island, runtime: &tokio::runtime::Runtime) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = runtime.block_on(start(island, &folder, 3));
+    let (first, third) = (address(&cluster, 1), address(&cluster, 3));
+    let mut other = connect(address(&cluster, 2))?;
+    connect(third)?;
+    connect(first)?;
+    let (first, third) = (first.to_string(), third.to_string());
+    for lost in [Lost::Both, Lost::From, Lost::To] {
+        assert_eq!(ask(&mut other, &first)?, "hello");
+        cluster.lose("n1", lost, 100)?;
+        assert_ne!(ask(&mut other, &first)?, "hello", "{lost:?}");
+        assert_eq!(ask(&mut other, &third)?, "hello", "{lost:?}: the others hear each other");
+        assert_eq!(ask_udp(first.parse()?)?, "hello", "{lost:?}: who asks from the switch is heard");
+        cluster.lose_nothing("n1")?;
+    }
+    cluster.lose_nothing("n1")?;
+    cluster.lose("n1", Lost::Both, 30)?;
+    // Each question has two packets.
+    let answered = (0..40)
+        .map(|_| ask(&mut other, &first))
+        .filter(|answer| answer.as_deref().is_ok_and(|a| a == "hello"));
+    assert!((5..36).contains(&answered.count()), "some are lost, and not all");
+    cluster.lose_nothing("n1")?;
+
+    runtime.block_on(cluster.link_down("n1"))?;
+    assert_ne!(ask(&mut other, &first)?, "hello");
+    assert!(ask_udp(first.parse()?).is_err(), "nobody hears a host without a link");
+    runtime.block_on(cluster.link_up("n1"))?;
+    let mut answer = ask(&mut other, &first)?;
+    let until = Instant::now() + SOON;
+    while answer != "hello" && Instant::now() < until {
+        answer = ask(&mut other, &first)?;
+    }
+    assert_eq!(answer, "hello");
+    runtime.block_on(cluster.stop())?;
+    Ok(())
+}
+
+fn stopped_killed_shut_down(island: Island, runtime: &tokio::runtime::Runtime) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = runtime.block_on(start(island, &folder, 1));
+    let first = address(&cluster, 1);
+    connect(first)?;
+    assert_eq!(ask_udp(first)?, "hello");
+    let (before, pod) = (cluster.pid("n1").ok_or("n1 has no process")?, pod_of(&cluster, "n1")?);
+    cluster.pause("n1")?;
+    assert!(ask_udp(first).is_err() && runs(before));
+    cluster.resume("n1")?;
+    assert_eq!(ask_udp(first)?, "hello");
+
+    runtime.block_on(cluster.kill("n1"))?;
+    assert!(!runs(before) && runs(pod), "what runs on the host goes on");
+    assert!(matches!(cluster.pause("n1"), Err(local::ClusterError::Off(_))));
+    // In its old network.
+    runtime.block_on(cluster.power_on("n1"))?;
+    connect(first)?;
+    let before = cluster.pid("n1").ok_or("n1 has no process")?;
+    let new = pod_of(&cluster, "n1")?;
+    runtime.block_on(cluster.shut_down("n1", SOON))?;
+    assert!(!runs(before) && !runs(new) && !runs(pod), "nothing is left on a host that was shut down");
+    assert!(ask_udp(first).is_err());
+    runtime.block_on(cluster.power_on("n1"))?;
+    connect(first)?;
     runtime.block_on(cluster.stop())?;
     Ok(())
 }

@@ -10,13 +10,14 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
+use nftables::{
+    Change, Family, Hook, News, append, attribute, big, chain, compare, create_table, dropped, expression,
+    link_name, nested, number, remove_table, text,
+};
 use tokio::time::{sleep, timeout};
 
-use self::nftables::{Change, News, attribute, big, expression, nested, number, rules_of, text, transact};
 use crate::Error;
 use crate::keeper::{EVERY, TOGETHER};
-
-mod nftables;
 
 /// The table's name, and its chains': what goes out, and who sends.
 const TABLE: &str = "holdfast";
@@ -144,36 +145,37 @@ impl Rules {
     }
 
     /// The table as a whole, without its elements. Here and below attributes are numbers of `nf_tables.h`, each in the order of
-    /// what it is of: 1 the table's name, 3 the chain's, and so on.
+    /// what it is of: 1 the table's name, 2 the set's, and so on.
     fn table(&self) -> Vec<Change> {
         let create = libc::NLM_F_CREATE as u16;
-        let table = || text(1, TABLE);
-        let chain = |name: &str, kind: &str, hook: u32, priority: i32| {
-            let hook = nested(4, &[big(1, hook), attribute(2, &priority.to_be_bytes())]);
-            (number::NEW_CHAIN, create, [table(), text(3, name), hook, text(7, kind)].concat())
-        };
-        let rule = |chain: &str, parts: &[Vec<u8>]| {
-            let flags = create | libc::NLM_F_APPEND as u16;
-            (number::NEW_RULE, flags, [table(), text(2, chain), nested(4, parts)].concat())
-        };
         let set = |(name, id): (&str, u32), kind: u32, length: usize| {
             let length = big(5, u32::try_from(length).unwrap_or(u32::MAX));
-            let said = [table(), text(2, name), big(3, 0), big(4, kind), length, big(10, id)];
+            let said = [text(1, TABLE), text(2, name), big(3, 0), big(4, kind), length, big(10, id)];
             (number::NEW_SET, create, said.concat())
         };
+        let goes_out = Hook { place: number::POST_ROUTING, priority: number::NAT_SOURCE };
+        let comes_in = Hook { place: number::PRE_ROUTING, priority: number::RAW };
         vec![
             // That it is there is no condition of its removal then.
-            (number::NEW_TABLE, create, table()),
-            (number::DELETE_TABLE, 0, table()),
-            (number::NEW_TABLE, create, table()),
+            create_table(TABLE),
+            remove_table(TABLE),
+            create_table(TABLE),
             set(LINKS, NAME_TYPE, NAME),
             set(NAMES, (NAME_TYPE << TYPE_BITS) | ADDRESS_TYPE, NAME + ADDRESS),
-            chain(OUT, "nat", number::POST_ROUTING, number::NAT_SOURCE),
-            rule(OUT, &out(self.pods, self.cluster)),
-            chain(SENDERS, "filter", number::PRE_ROUTING, number::RAW),
-            rule(SENDERS, &in_no_other_name()),
+            chain(TABLE, OUT, "nat", goes_out),
+            append(TABLE, OUT, &out(self.pods, self.cluster)),
+            chain(TABLE, SENDERS, "filter", comes_in),
+            append(TABLE, SENDERS, &in_no_other_name()),
         ]
     }
+}
+
+fn transact(changes: &[Change]) -> io::Result<()> {
+    nftables::transact(Family::Ipv4, changes)
+}
+
+fn rules_of(chain: &str) -> io::Result<u32> {
+    nftables::rules_of(Family::Ipv4, TABLE, chain)
 }
 
 fn failed(why: io::Error) -> Error {
@@ -182,7 +184,7 @@ fn failed(why: io::Error) -> Error {
 
 /// Whether all rules are there.
 fn is_whole() -> io::Result<bool> {
-    Ok(rules_of(TABLE, OUT)? > 0 && rules_of(TABLE, SENDERS)? > 0)
+    Ok(rules_of(OUT)? > 0 && rules_of(SENDERS)? > 0)
 }
 
 /// Pods' elements of both sets.
@@ -217,11 +219,10 @@ fn out(pods: Ipv4Net, cluster: Ipv4Net) -> Vec<Vec<u8>> {
 
 /// By the link of a pod, in none but its name: dropped.
 fn in_no_other_name() -> Vec<Vec<u8>> {
-    let link = || expression("meta", &[big(1, number::REGISTER), big(2, number::NAME_OF_LINK)]);
+    let link = || link_name(number::NAME_OF_LINK);
     let is_in = |(name, id): (&str, u32), inverted: u32| {
         expression("lookup", &[text(1, name), big(2, number::REGISTER), big(4, id), big(5, inverted)])
     };
-    let verdict = nested(2, &[nested(2, &[big(1, number::DROP)])]);
     vec![
         link(),
         is_in(LINKS, 0),
@@ -229,7 +230,7 @@ fn in_no_other_name() -> Vec<Vec<u8>> {
         // Behind the name, as in the set.
         load(number::NEXT_REGISTER, FROM),
         is_in(NAMES, 1),
-        expression("immediate", &[big(1, number::VERDICT), verdict]),
+        dropped(),
     ]
 }
 
@@ -253,10 +254,7 @@ fn within(offset: u32, network: Ipv4Net, comparison: u32) -> Vec<Vec<u8>> {
                 value(5, [0; 4]),
             ],
         ),
-        expression(
-            "cmp",
-            &[big(1, number::REGISTER), big(2, comparison), value(3, network.network().octets())],
-        ),
+        compare(comparison, &network.network().octets()),
     ]
 }
 

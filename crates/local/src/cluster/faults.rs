@@ -1,0 +1,95 @@
+//! What can be done to a host beside cutting its power.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Cluster, Cut, Error, Wires, stop};
+use crate::link::Bridge;
+use crate::loss::Lost;
+
+impl Cluster {
+    /// Kills a host's program and nothing else: its pods go on, and the kernel of the host does. [`Cluster::power_on`] starts it again.
+    pub async fn kill(&mut self, name: &str) -> Result<Cut, Error> {
+        let mut running = self.take_running(name)?;
+        let cut = Cut::now();
+        running.child.start_kill()?;
+        running.ended().await?;
+        Ok(cut)
+    }
+
+    /// Asks a host to end, as before a planned reboot, and waits for that; what is left of it when `patience` is over is killed.
+    pub async fn shut_down(&mut self, name: &str, patience: Duration) -> Result<Cut, Error> {
+        let running = self.take_running(name)?;
+        let cut = Cut::now();
+        stop(running, patience).await?;
+        let host = self.host(name)?;
+        host.namespace = None;
+        let number = host.number;
+        if let Wires::Netns(bridge, _) = &self.wires {
+            bridge.unplug(number).await?;
+        }
+        Ok(cut)
+    }
+
+    /// Stops a host's program, and nothing else of the host, until [`Cluster::resume`].
+    pub fn pause(&mut self, name: &str) -> Result<Cut, Error> {
+        let cut = Cut::now();
+        self.signal(name, Signal::SIGSTOP)?;
+        Ok(cut)
+    }
+
+    /// Lets a host's program go on.
+    pub fn resume(&mut self, name: &str) -> Result<Cut, Error> {
+        let cut = Cut::now();
+        self.signal(name, Signal::SIGCONT)?;
+        Ok(cut)
+    }
+
+    /// Takes a host's link down: both ends know that it is.
+    pub async fn link_down(&mut self, name: &str) -> Result<Cut, Error> {
+        let number = self.host(name)?.number;
+        let cut = Cut::now();
+        self.bridge()?.cut(number).await?;
+        Ok(cut)
+    }
+
+    /// Takes a host's link up again.
+    pub async fn link_up(&mut self, name: &str) -> Result<Cut, Error> {
+        let number = self.host(name)?.number;
+        let cut = Cut::now();
+        self.bridge()?.mend(number).await?;
+        Ok(cut)
+    }
+
+    /// From now on so many of a hundred packets between a host and the other hosts are lost, until [`Cluster::lose_nothing`]. Whoever asks
+    /// from the switch is heard.
+    pub fn lose(&mut self, name: &str, lost: Lost, percent: u8) -> Result<Cut, Error> {
+        let number = self.host(name)?.number;
+        let cut = Cut::now();
+        self.bridge()?.lose(number, lost, percent)?;
+        Ok(cut)
+    }
+
+    /// No packets are lost any more between a host and the others.
+    pub fn lose_nothing(&mut self, name: &str) -> Result<Cut, Error> {
+        let number = self.host(name)?.number;
+        let cut = Cut::now();
+        self.bridge()?.lose_nothing(number)?;
+        Ok(cut)
+    }
+
+    fn signal(&mut self, name: &str, signal: Signal) -> Result<(), Error> {
+        self.host(name)?;
+        let pid = self.pid(name).ok_or_else(|| Error::Off(name.into()))?;
+        kill(Pid::from_raw(pid), signal).map_err(|errno| Error::System(errno.into()))
+    }
+
+    fn bridge(&self) -> Result<&Bridge, Error> {
+        match &self.wires {
+            Wires::Netns(bridge, _) => Ok(bridge),
+            Wires::Loopback(_) => Err(Error::NoLinks),
+        }
+    }
+}
