@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{HOLDFAST, lock_loopback, text};
+use crate::harness::{Cluster, HOLDFAST, lock_loopback, text};
 
 #[test]
 fn a_drill_in_namespaces_measures_every_clock_and_leaves_nothing() {
@@ -42,6 +42,112 @@ fn a_stateful_pod_of_a_host_without_power_answers_elsewhere_and_never_twice() {
     }
     for seen in ["failed_on_survivors", "spread"] {
         assert!(report["summary"][seen].is_number(), "{seen}: {report}");
+    }
+}
+
+/// Holds one run of a fault, with a StatefulSet, that costs nothing which no fault may cost.
+fn check_fault(args: &[&str]) -> Option<Value> {
+    if !testing::has_namespaces() {
+        return None;
+    }
+    let (report, printed) = drill("netns", &[args, &["--workload", "statefulset"]].concat());
+    let run = &report["runs"][0];
+    for shown in [&report, run] {
+        assert_eq!(shown["fault"], args[1], "{report}");
+    }
+    for clock in ["api", "service"] {
+        assert!(run[clock]["asked"].as_u64() > Some(20), "{clock} was hardly asked: {run}");
+        assert!(run[clock]["outage_ms"].is_u64(), "{clock} never came back: {run}");
+    }
+    for clock in ["ready_ms", "as_declared_ms"] {
+        assert!(run["rejoin"][clock].is_u64(), "{clock}: {run}");
+    }
+    for count in ["double_runs", "double_holders", "needless_replacements"] {
+        assert_eq!(report["summary"][count], 0, "{count}: {printed}");
+    }
+    Some(report)
+}
+
+fn tells(report: &Value, what: &str) -> bool {
+    report["runs"][0]["timeline"].as_array().unwrap().iter().any(|line| line["what"] == what)
+}
+
+#[test]
+fn the_program_of_a_leader_is_killed() {
+    let Some(report) = check_fault(&["--fault", "process-kill"]) else { return };
+    assert!(report["runs"][0]["replacement"]["answered_ms"].as_u64() > Some(0), "{report}");
+    for what in ["process-kill", "election-won", "process-start", "store-caught-up"] {
+        assert!(tells(&report, what), "{what}: {report}");
+    }
+}
+
+#[test]
+fn the_program_of_a_leader_is_stopped_for_a_while() {
+    let Some(report) = check_fault(&["--fault", "pause", "--pause", "2s"]) else { return };
+    assert_eq!(report["pause_ms"], 2000);
+    for what in ["pause", "election-won", "resume", "as-declared"] {
+        assert!(tells(&report, what), "{what}: {report}");
+    }
+}
+
+#[test]
+fn a_leader_is_cut_off_from_the_others() {
+    let Some(report) = check_fault(&["--fault", "partition"]) else { return };
+    assert!(report["runs"][0]["replacement"]["answered_ms"].as_u64() > Some(0), "{report}");
+    for what in
+        ["partition", "host-silent", "election-won", "node-not-ready", "partition-healed", "node-ready"]
+    {
+        assert!(tells(&report, what), "{what}: {report}");
+    }
+}
+
+#[test]
+fn a_followers_lost_packets_cost_no_pod() {
+    let args = ["--fault", "packet-loss", "--target", "follower", "--loss", "5", "--lasts", "3s"];
+    let Some(report) = check_fault(&args) else { return };
+    assert!(tells(&report, "packet-loss-over") && report["percent"] == 5, "{report}");
+}
+
+#[tokio::test]
+async fn a_cluster_elsewhere_is_broken_by_commands() {
+    let cluster = Cluster::up().await;
+    let host = format!("{}/{{node}}/config", cluster.folder().display());
+    // The pattern must not find the shell that looks for it.
+    let each = |signal: &str| {
+        format!(
+            "for p in /proc/[0-9]*; do if tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q ' host .*{host}[.]json'; \
+             then kill -{signal} ${{p#/proc/}}; fi; done"
+        )
+    };
+    let report = cluster.dir().join("report.json");
+    let output = Command::new(HOLDFAST)
+        .args(["drill", "--target", "n3", "--limit", "60s", "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .args(["--cut", &each("STOP"), "--restore", &each("CONT"), "--json"])
+        .arg(&report)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let run = &report["runs"][0];
+    assert_eq!((&report["fault"], &run["target"]), (&"command".into(), &"n3".into()));
+    assert!(run["replacement"]["answered_ms"].as_u64() > Some(0), "{run}");
+    assert!(run["rejoin"]["ready_ms"].is_u64() && run["rejoin"]["as_declared_ms"].is_u64(), "{run}");
+    assert!(run["double_holders"].is_null() && report["summary"]["unseen"]["double_holders"].is_string());
+}
+
+#[test]
+fn faults_that_cannot_be_had_are_refused() {
+    for (args, why) in [
+        (&["--fault", "slow-disk"][..], "disk in common"),
+        (&["--fault", "component:scheduler"], "one program"),
+        (&["--target", "worker"], "take follower"),
+        (&["--scenario", "rollout", "--fault", "pause"], "knows no other fault"),
+        (&["--cut", "true {node}"], "--kubeconfig"),
+    ] {
+        let output = Command::new(HOLDFAST).arg("drill").args(args).stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success() && text(&output).contains(why), "{args:?}: {}", text(&output));
     }
 }
 

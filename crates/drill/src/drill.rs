@@ -1,17 +1,18 @@
 //! What every drill does: fill the cluster, deploy the workload, come to rest, ask all the time, and take all away again.
 
 use crate::clock::Clock;
+use crate::fault::{Act, Fault};
 use crate::observe::Observer;
 use crate::owner::OwnersProxy;
 use crate::preload::Preload;
-use crate::probe::{EVERY, Series, fresh};
+use crate::probe::{Series, fresh};
 use crate::progress::Progress;
 use crate::report::Cluster;
 use crate::stage::{Stage, Step};
 use crate::stateful::{Identity, Processes};
 use crate::steady::{Picture, move_pod};
 use crate::workload::{DEFAULT_WORKLOAD, Workload};
-use crate::{Error, Options, Site};
+use crate::{Error, Moment, Options, Site};
 use client::{Client, Discovery, Kubeconfig};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -124,8 +125,10 @@ impl Drill<'_> {
 
     /// Begins one of as many runs as the options say.
     pub(crate) fn begin_run(&mut self, number: usize) -> Result<(), Error> {
-        if self.options.runs > 1 {
-            self.stage.progress.say(&format!("run {number} of {}", self.options.runs))?;
+        match (self.options.time, self.options.runs) {
+            (Some(_), _) => self.stage.progress.say(&format!("run {number}"))?,
+            (None, 1) => {}
+            (None, runs) => self.stage.progress.say(&format!("run {number} of {runs}"))?,
         }
         self.stage.progress.say("waiting until every host and every pod is ready")
     }
@@ -230,13 +233,7 @@ impl Drill<'_> {
     pub(crate) async fn leader(&mut self) -> Result<String, Error> {
         let until = self.clock.now() + self.options.patience;
         loop {
-            let site = self.site;
-            let leads = site.leader().await.map_err(|why| Error::Site {
-                what: "asking for",
-                host: "the leader".into(),
-                why,
-            })?;
-            match leads {
+            match self.leader_now().await? {
                 Some(host) => return Ok(host),
                 None if self.clock.now() > until => {
                     return Err(Error::NoLeader { after: self.options.patience });
@@ -244,6 +241,22 @@ impl Drill<'_> {
                 None => self.wait(LOOK).await?,
             }
         }
+    }
+
+    /// The host that leads, where somebody does and the site can tell.
+    pub(crate) async fn leader_now(&self) -> Result<Option<String>, Error> {
+        let failed = |why| Error::Site { what: "asking for".into(), host: "the leader".into(), why };
+        self.site.leader().await.map_err(failed)
+    }
+
+    /// Breaks a host, or mends it. Returns when that was.
+    pub(crate) async fn act(&self, act: Act, fault: Fault, host: &str) -> Result<Moment, Error> {
+        let (done, what) = match act {
+            Act::Break => (self.site.inject(host, fault).await, format!("{} of", fault.name())),
+            Act::Mend => (self.site.heal(host, fault).await, format!("the end of {} for", fault.name())),
+        };
+        let at = done.map_err(|why| Error::Site { what, host: host.to_owned(), why })?;
+        Ok(self.clock.moment(at))
     }
 
     /// Lets time pass, and hears what comes meanwhile.
@@ -255,7 +268,7 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// Watches the cluster and asks it, of which one host is about to lose its power. Returns once everything is answered.
+    /// Watches the cluster and asks it, of which one host is about to be broken. Returns once everything is answered.
     pub(crate) async fn watch(
         &mut self,
         target: &str,
@@ -276,7 +289,7 @@ impl Drill<'_> {
 
     fn probes(&self, target: &str, rest: &Picture) -> Result<Probes, Error> {
         let path = self.workload.service_path();
-        let start = |ask| Series::start(self.clock, EVERY, ask);
+        let start = |ask| Series::start(self.clock, self.options.every, ask);
         let mut survivors = Vec::new();
         for client in self.survivors(target)? {
             survivors.push(start(fresh(&client, path.clone())));

@@ -45,6 +45,22 @@ pub enum Error {
         /// How many there are.
         hosts: usize,
     },
+    /// There is no such host.
+    #[error("there is no host {name}; the hosts are {hosts}")]
+    NoHost {
+        /// Who was asked for.
+        name: String,
+        /// Who is there.
+        hosts: String,
+    },
+    /// The fault can't be had here.
+    #[error("{fault} can't be had here: {why}")]
+    NoFault {
+        /// Which.
+        fault: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// The API could not be asked.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -55,7 +71,7 @@ pub enum Error {
     #[error("{what} {host} failed: {why:#}")]
     Site {
         /// What it was asked to do.
-        what: &'static str,
+        what: String,
         /// To which host.
         host: String,
         /// Why not.

@@ -3,7 +3,7 @@
 
 use crate::fake_objects::{app, discovery, is_of, merge};
 use crate::fake_processes::{FakeProcesses, signed};
-use crate::{BoxFuture, Happening, Held, Memory, Site};
+use crate::{BoxFuture, Fault, Happening, Held, Memory, Site};
 use bytes::Bytes;
 use client::Kubeconfig;
 use futures::StreamExt;
@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) lives_on: Duration,
     /// How many hosts say after a cut that they have the virtual address.
     pub(crate) holders: usize,
+    /// Whether a fault that passes by costs a pod.
+    pub(crate) hasty: bool,
 }
 
 #[derive(Default)]
@@ -59,6 +61,8 @@ pub(crate) struct FakeCluster {
     leader: Arc<Mutex<String>>,
     inside: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
     held: Mutex<Option<mpsc::UnboundedSender<Held>>>,
+    /// What was done to hosts, in order.
+    pub(crate) done: Mutex<Vec<String>>,
     pub(crate) processes: FakeProcesses,
     turn: std::sync::atomic::AtomicUsize,
 }
@@ -89,6 +93,7 @@ impl FakeCluster {
             leader: Arc::new(Mutex::new("n1".into())),
             inside: Mutex::new(None),
             held: Mutex::new(None),
+            done: Mutex::default(),
             processes: FakeProcesses::default(),
             turn: Default::default(),
         });
@@ -225,6 +230,78 @@ impl FakeCluster {
             owner["status"] = json!({"replicas": replicas, "updatedReplicas": replicas});
             self.put(path, owner);
         }
+    }
+
+    fn did(&self, what: &str, host: &str) {
+        self.done.lock().unwrap().push(format!("{what} {host}"));
+    }
+
+    /// Says who has the virtual address, and takes it from a host that leads until somebody else does.
+    fn silence(self: &Arc<Self>, host: &str) -> bool {
+        if let Some(held) = self.held.lock().unwrap().as_ref() {
+            drop(held.send(Held { at: now(), by: self.script.holders }));
+        }
+        let leads = *self.leader.lock().unwrap() == host;
+        if leads {
+            self.silence.send_modify(|n| *n += 1);
+        }
+        leads
+    }
+
+    fn take_over(&self, host: &str) -> &'static str {
+        let next = if host == "n1" { "n2" } else { "n3" };
+        self.silence.send_modify(|n| *n += 1);
+        self.tell(next, "election-won", &[("term", "2")]);
+        *self.leader.lock().unwrap() = next.to_owned();
+        next
+    }
+
+    /// A fault that passes by: who led leads no more, and nothing else comes of it but what the script says.
+    fn disturb(self: &Arc<Self>, host: &str) {
+        let (cluster, host) = (self.clone(), host.to_owned());
+        let leads = self.silence(&host);
+        tokio::spawn(async move {
+            tokio::time::sleep(cluster.script.silent).await;
+            if leads {
+                cluster.take_over(&host);
+            }
+            if cluster.script.hasty {
+                let pods = cluster.all(PODS).into_iter();
+                let (path, _) =
+                    pods.filter(|(_, pod)| pod["spec"]["nodeName"] == host.as_str()).next_back().unwrap();
+                cluster.remove(&path);
+                let (deployment, _) = cluster.all("/deployments").remove(0);
+                cluster.set_pod(&deployment, &cluster.next_name(), &host, true);
+            }
+        });
+    }
+
+    /// A host that stays away: another one leads, and its pods are replaced.
+    fn lose(self: &Arc<Self>, host: &str) {
+        let (cluster, host) = (self.clone(), host.to_owned());
+        let lost = cluster.lose_stateful(&host, cluster.script.lives_on);
+        let leads = self.silence(&host);
+        tokio::spawn(async move {
+            tokio::time::sleep(cluster.script.silent).await;
+            let next = if host == "n1" { "n2" } else { "n3" };
+            let ms = cluster.script.silent.as_millis().to_string();
+            cluster.tell(next, "host-silent", &[("subject", &host), ("last_heard_ms_ago", &ms)]);
+            if leads {
+                cluster.take_over(&host);
+            }
+            cluster.set_node(&host, false);
+            let (deployment, _) = cluster.all("/deployments").remove(0);
+            for (path, pod) in cluster.all(PODS) {
+                if pod["spec"]["nodeName"] == host.as_str() {
+                    cluster.remove(&path);
+                }
+            }
+            cluster.replace_stateful(&host, lost);
+            let (name, on) = (cluster.next_name(), cluster.on());
+            cluster.set_pod(&deployment, &name, on.last().unwrap(), false);
+            tokio::time::sleep(cluster.script.starting).await;
+            cluster.set_pod(&deployment, &name, on.last().unwrap(), true);
+        });
     }
 
     fn tell(&self, host: &str, what: &str, fields: &[(&str, &str)]) {
@@ -424,40 +501,20 @@ impl Site for FakeSite {
         self.0.script.own_addresses.then(|| self.0.own.clone())
     }
 
-    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
-        let (cluster, host) = (self.0.clone(), host.to_owned());
+    fn can(&self, fault: Fault) -> Result<(), String> {
+        match fault {
+            Fault::Command => Err("there is no command".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn inject<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
         let at = now();
-        let leads = *cluster.leader.lock().unwrap() == host;
-        let lost = cluster.lose_stateful(&host, cluster.script.lives_on);
-        if let Some(held) = cluster.held.lock().unwrap().as_ref() {
-            drop(held.send(Held { at, by: cluster.script.holders }));
+        self.0.did(fault.name(), host);
+        match fault.takes_host_away() {
+            true => self.0.lose(host),
+            false => self.0.disturb(host),
         }
-        if leads {
-            cluster.silence.send_modify(|n| *n += 1);
-        }
-        tokio::spawn(async move {
-            tokio::time::sleep(cluster.script.silent).await;
-            let next = if host == "n1" { "n2" } else { "n3" };
-            let ms = cluster.script.silent.as_millis().to_string();
-            cluster.tell(next, "host-silent", &[("subject", &host), ("last_heard_ms_ago", &ms)]);
-            if leads {
-                cluster.silence.send_modify(|n| *n += 1);
-                cluster.tell(next, "election-won", &[("term", "2")]);
-                *cluster.leader.lock().unwrap() = next.to_owned();
-            }
-            cluster.set_node(&host, false);
-            let (deployment, _) = cluster.all("/deployments").remove(0);
-            for (path, pod) in cluster.all(PODS) {
-                if pod["spec"]["nodeName"] == host.as_str() {
-                    cluster.remove(&path);
-                }
-            }
-            cluster.replace_stateful(&host, lost);
-            let (name, on) = (cluster.next_name(), cluster.on());
-            cluster.set_pod(&deployment, &name, on.last().unwrap(), false);
-            tokio::time::sleep(cluster.script.starting).await;
-            cluster.set_pod(&deployment, &name, on.last().unwrap(), true);
-        });
         Box::pin(async move { Ok(at) })
     }
 
@@ -471,18 +528,19 @@ impl Site for FakeSite {
         Ok(receiver)
     }
 
-    fn bury<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
-
     fn memory<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<Memory>> {
         Box::pin(async { Some(Memory { resident: 30_000_000, peak: 40_000_000 }) })
     }
 
-    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+    fn heal<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
         let at = now();
-        self.0.set_node(host, true);
-        self.0.tell(host, "store-caught-up", &[]);
+        self.0.did("healed", host);
+        if fault.takes_host_away() {
+            self.0.set_node(host, true);
+        }
+        if fault.ends_program() {
+            self.0.tell(host, "store-caught-up", &[]);
+        }
         Box::pin(async move { Ok(at) })
     }
 

@@ -7,9 +7,9 @@ mod strips;
 use std::fmt::Write;
 
 use crate::percentile::Percentiles;
-use crate::render::{by_reason, counts_of};
+use crate::render::{by_reason, capital, counts_of, labels};
 use crate::wording::{offset, roles, time, time_or_never, wording};
-use crate::{Report, Run};
+use crate::{Fault, Report, Run};
 
 /// How a page looks. Good and bad differ in form and not only in colour, for those who don't tell the colours apart.
 const STYLE: &str = include_str!("html/page.css");
@@ -49,10 +49,10 @@ fn breakable(text: &str) -> String {
 pub(crate) fn page(report: &Report) -> String {
     let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| crate::render::slowness(run));
     let runs = report.runs.len();
-    let cuts = if runs == 1 { "power cut" } else { "power cuts" };
     let cluster = &report.cluster;
     let mut about = format!(
-        "{runs} {cuts}, {} hosts, net {}, seed {}",
+        "{}, {} hosts, net {}, seed {}",
+        report.fault.counted(runs),
         cluster.nodes,
         escaped(&cluster.net),
         report.seed
@@ -62,17 +62,17 @@ pub(crate) fn page(report: &Report) -> String {
     }
     let mut body = String::new();
     let title = match slowest {
-        Some((_, run)) => format!("Power cut of {}", escaped(&run.target)),
-        None => "No power cut".to_owned(),
+        Some((_, run)) => format!("{} on {}", capital(&run.fault.words()), escaped(&run.target)),
+        None => format!("No {}", report.fault.words()),
     };
     let _ = write!(body, "<header><h1>{title}</h1><p>{about}</p></header>");
     tiles(report, &mut body);
     if let Some((number, run)) = slowest {
         let which = if runs > 1 { format!("The slowest: run {}", number + 1) } else { "The run".to_owned() };
         let was = escaped(&roles(&run.was));
-        let _ =
-            write!(body, "<section><h2>{which}</h2><p>{} {was} before the cut.</p>", escaped(&run.target));
-        legend(&mut body);
+        let target = escaped(&run.target);
+        let _ = write!(body, "<section><h2>{which}</h2><p>{target} {was} before that.</p>");
+        legend(report.fault, &mut body);
         for (class, width) in [("wide", 1000), ("narrow", 360)] {
             let _ = write!(body, "<div class=\"{class}\">{}</div>", lanes::picture(run, width));
         }
@@ -98,14 +98,14 @@ pub(crate) fn page(report: &Report) -> String {
 }
 
 /// What the signs of the picture mean, each as it stands there: a phone has nothing to point with.
-fn legend(out: &mut String) {
+fn legend(fault: Fault, out: &mut String) {
     let bar = |class: &str| format!("<rect class=\"{class}\" y=\"3\" width=\"16\" height=\"10\" rx=\"2\"/>");
     *out += "<p class=\"legend\">";
     for (sign, words) in [
         ("<circle class=\"good\" cx=\"8\" cy=\"8\" r=\"3\"/>".to_owned(), "answered, where it was sent"),
         ("<path class=\"bad\" d=\"M4 4L12 12M4 12L12 4\"/>".to_owned(), "failed"),
         (bar("away"), "the API or the service is away"),
-        ("<path class=\"stripe\" d=\"M1 14L7 2M8 14L14 2\"/>".to_owned(), "without power"),
+        ("<path class=\"stripe\" d=\"M1 14L7 2M8 14L14 2\"/>".to_owned(), fault.state()),
         (bar("wait"), "waits"),
         (bar("lead"), "leads"),
         (bar("idle"), "follows"),
@@ -122,14 +122,17 @@ fn legend(out: &mut String) {
 
 fn tiles(report: &Report, out: &mut String) {
     let summary = &report.summary;
+    let (ready, declared) = labels(report.fault);
     *out += "<section class=\"tiles\">";
+    let is_replaced = report.runs.iter().any(Run::has_replacement);
     let clocks = [
         ("API away", Some(summary.api_outage_ms)),
         ("service away", Some(summary.service_outage_ms)),
-        ("new pod answers after", Some(summary.replacement_answered_ms)),
+        ("new pod answers after", is_replaced.then_some(summary.replacement_answered_ms)),
         ("stateful pod answers after", summary.safety.stateful_answered_ms),
         ("host fenced after", summary.safety.fenced_ms),
-        ("host Ready after power on", Some(summary.rejoin_ready_ms)),
+        (&ready, Some(summary.rejoin_ready_ms)),
+        (&declared, Some(summary.as_declared_ms)),
     ];
     for (name, clock) in clocks {
         let Some(Percentiles { p50, max, .. }) = clock else { continue };
@@ -146,7 +149,7 @@ fn tiles(report: &Report, out: &mut String) {
 fn kept(report: &Report, out: &mut String) {
     let safety = &report.summary.safety;
     *out += "<section><h2>What must not happen</h2><table><tbody>";
-    for (name, words) in counts_of(safety.counts(), safety.spread) {
+    for (name, words) in counts_of(safety.counts.all(), safety.spread) {
         // An even spread is a wish, and no count of what went wrong.
         let is_bad = words.parse::<usize>().is_ok_and(|count| count > 0);
         let class = if is_bad { " class=\"number wrong\"" } else { " class=\"number\"" };
@@ -162,9 +165,9 @@ fn kept(report: &Report, out: &mut String) {
     *out += "</tbody></table></section>";
 }
 
-/// When something first happened after the cut, and before the host's return; to this pod, where it is what happens to pods.
+/// When something first happened after the fault began, and before its end; to this pod, where it is what happens to pods.
 fn first(run: &Run, what: &str, pod: Option<&str>) -> Option<u64> {
-    let before = run.timeline.iter().take_while(|entry| entry.what != "power-on");
+    let before = run.before_mended().iter();
     let of_pod = |subject: &str| match (subject.rsplit_once('/'), pod) {
         (Some((_, name)), Some(pod)) => name == pod,
         _ => true,
@@ -238,7 +241,7 @@ fn parts(run: &Run, out: &mut String) {
             all.push((words, at - from, decides));
             from = at;
         }
-        all.push(("until the next request is answered", whole - from, "requests are sent every 50 ms"));
+        all.push(("until the next request is answered", whole - from, "how often requests are sent: --rps"));
         let longest = all.iter().map(|(_, took, _)| *took).max().unwrap_or(0);
         for (place, (words, took, decides)) in all.iter().enumerate() {
             let head = match place {
@@ -265,15 +268,14 @@ fn parts(run: &Run, out: &mut String) {
     }
 }
 
-/// All that happened, as a table in two parts, each counted from its own beginning: the cut, and the power's return.
+/// All that happened, as a table in two parts, each counted from its own beginning: the fault's, and its end.
 fn story(run: &Run, out: &mut String) {
-    let returned =
-        run.timeline.iter().position(|entry| entry.what == "power-on").unwrap_or(run.timeline.len());
-    let (cut, back) = run.timeline.split_at(returned);
+    let (cut, back) = run.timeline.split_at(run.mended_at());
     *out += "<section><h2>What happened</h2><table>";
-    for (head, entries, from) in
-        [("after the cut", cut, 0), ("after power on", back, back.first().map_or(0, |entry| entry.at_ms))]
-    {
+    for (head, entries, from) in [
+        (run.fault.since(), cut, 0),
+        (run.fault.since_mended(), back, back.first().map_or(0, |entry| entry.at_ms)),
+    ] {
         if entries.is_empty() {
             continue;
         }
@@ -315,7 +317,7 @@ mod tests {
             "timeouts.<wbr>store.<wbr>election<wbr>Min",
             "381 ms",
             "seed 7",
-            "n1 led, held the virtual address and ran a pod before the cut",
+            "n1 led, held the virtual address and ran a pod before that",
             "the host's lease isn't over for sure",
             "<td class=\"number\">0</td><td>ran twice at once</td>",
             "address held twice<br><small>the switch knows one</small>",
@@ -385,7 +387,7 @@ mod tests {
     fn what_happened_though_it_must_not_is_marked() {
         let mut report = with_asks();
         assert!(!super::page(&report).contains("number wrong"));
-        report.runs[0].safety.double_runs = Some(2);
+        report.runs[0].safety.counts.double_runs = Some(2);
         report.summary = crate::Summary::of(&report.runs);
         assert!(super::page(&report).contains("<td class=\"number wrong\">2</td><td>ran twice at once</td>"));
     }

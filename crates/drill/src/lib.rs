@@ -1,17 +1,19 @@
-//! Faults, probes, timeline, report: what a power cut costs, measured from outside.
+//! Faults, probes, timeline, report: what the fault of a host costs, measured from outside.
 //!
-//! [`run`] brings a workload into a cluster, cuts the power of the host that leads, and measures until
+//! [`run`] brings a workload into a cluster, does to a host what a [`Fault`] is, and measures until
 //! everything answers again: three clocks, from asks that a user could make. [`rollout`] changes the workload in
 //! every way while a host is off, and counts the asks that fail meanwhile. Both work against any Kubernetes;
-//! where the hosts stand, and how to cut and restore their power, is the [`Site`]'s to say.
+//! where the hosts stand, and how to break and mend them, is the [`Site`]'s to say.
 
 mod ask;
 mod clock;
 mod drill;
 mod error;
+mod fault;
 mod holders;
 mod html;
 mod instance;
+mod measure;
 mod memory;
 mod observe;
 mod options;
@@ -33,6 +35,7 @@ mod site;
 mod stage;
 mod stateful;
 mod steady;
+mod target;
 mod timeline;
 mod wording;
 mod workload;
@@ -40,14 +43,16 @@ mod workload;
 pub use ask::{Ask, Outage, measure};
 pub use clock::Moment;
 pub use error::Error;
+pub use fault::{Fault, Way};
 pub use options::Options;
 pub use percentile::{Percentiles, nearest_rank};
 pub use report::{Asks, Cluster, Dot, MemoryOfRun, Rejoin, Replacement, Report, Run, SeriesReport, Summary};
 pub use rollout::rollout;
 pub use rollout_report::{Asked, RolloutReport, RolloutRun, RolloutSummary, StepReport};
 pub use run::run;
-pub use safety::{Safety, SafetySummary};
+pub use safety::{Counts, Safety, SafetySummary};
 pub use site::{BoxFuture, Happening, Held, Memory, Site};
+pub use target::Target;
 pub use timeline::Entry;
 pub use workload::{DEFAULT_WORKLOAD, STATEFUL_WORKLOAD};
 

@@ -1,13 +1,22 @@
 //! What a drill is to do.
 
+use crate::{Fault, Target};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a drill is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many power cuts.
+    /// What is done to a host in each run.
+    pub fault: Fault,
+    /// To which host.
+    pub target: Target,
+    /// How many runs, unless a time is given.
     pub runs: usize,
+    /// How long runs are begun, one after the other.
+    pub time: Option<Duration>,
+    /// How long lies between two requests of each series, whether the earlier ones were answered or not.
+    pub every: Duration,
     /// How many pods lie in the cluster beside the workload, with their owners, before anything is measured.
     pub preload: usize,
     /// Fixes what is chosen at random: the namespace's name, the moment of the cut.
@@ -19,7 +28,7 @@ pub struct Options {
     pub kubeconfig_file: Option<PathBuf>,
     /// Leave the workload in the cluster.
     pub keep: bool,
-    /// How long the clocks run at most after a cut, for a cluster that does not recover.
+    /// How long the clocks run at most after a fault, for a cluster that does not recover.
     pub limit: Duration,
     /// How long the cluster may take to come to rest.
     pub patience: Duration,
@@ -32,7 +41,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            fault: Fault::PowerOff,
+            target: Target::Leader,
             runs: 1,
+            time: None,
+            every: crate::probe::EVERY,
             preload: 0,
             seed: 0,
             workload: None,

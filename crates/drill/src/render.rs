@@ -2,7 +2,7 @@
 
 use crate::picture::Scale;
 use crate::wording::{bytes, offset, roles, time, time_or_never, wording};
-use crate::{Entry, Percentiles, Report, Run, SeriesReport};
+use crate::{Entry, Fault, Percentiles, Report, Run, SeriesReport};
 use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
@@ -14,30 +14,38 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
     }
     let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| slowness(run));
     if let Some((number, run)) = slowest {
-        let which = if runs > 1 { format!("The slowest, run {}: power", number + 1) } else { "Power".into() };
-        writeln!(out, "{which} cut on {}, which {}", run.target, roles(&run.was))?;
+        let words = run.fault.words();
+        let words =
+            if runs > 1 { format!("The slowest, run {}: {words}", number + 1) } else { capital(&words) };
+        writeln!(out, "{words} on {}, which {}", run.target, roles(&run.was))?;
         clocks(run, out)?;
         timeline(run, out)?;
         writeln!(out)?;
     }
     let cluster = &report.cluster;
     let hosts = if cluster.nodes == 1 { "host" } else { "hosts" };
-    let cuts = if runs == 1 { "power cut" } else { "power cuts" };
     let (nodes, net, seed) = (cluster.nodes, &cluster.net, report.seed);
     let preloaded = match cluster.preloaded_pods {
         0 => String::new(),
         pods => format!(", {pods} pods preloaded"),
     };
-    writeln!(out, "{runs} {cuts}, {nodes} {hosts}, net {net}, seed {seed}{preloaded}")?;
+    let counted = report.fault.counted(runs);
+    writeln!(out, "{counted}, {nodes} {hosts}, net {net}, seed {seed}{preloaded}")?;
     if runs > 1 {
         let summary = &report.summary;
         writeln!(out, "  {:<26}{:>10}{:>10}{:>10}", "", "p50", "p99", "max")?;
-        for (name, clock) in [
-            ("API outage", summary.api_outage_ms),
-            ("service outage", summary.service_outage_ms),
-            ("new pod answers after", summary.replacement_answered_ms),
-            ("host Ready after power on", summary.rejoin_ready_ms),
-        ] {
+        let (ready, declared) = labels(report.fault);
+        // No new pod is to come of a fault that passes by.
+        let is_replaced = summary.replacement_answered_ms.p50.is_some() || report.fault.takes_host_away();
+        let clocks = [
+            ("API outage", Some(summary.api_outage_ms)),
+            ("service outage", Some(summary.service_outage_ms)),
+            ("new pod answers after", is_replaced.then_some(summary.replacement_answered_ms)),
+            (&ready, Some(summary.rejoin_ready_ms)),
+            (&declared, Some(summary.as_declared_ms)),
+        ];
+        for (name, clock) in clocks {
+            let Some(clock) = clock else { continue };
             let Percentiles { p50, p99, max } = clock;
             let [p50, p99, max] = [p50, p99, max].map(time_or_never);
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
@@ -61,7 +69,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             let [p50, p99, max] = [p50, p99, max].map(time_or_never);
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
         }
-        for (name, words) in counts_of(safety.counts(), safety.spread) {
+        for (name, words) in counts_of(safety.counts.all(), safety.spread) {
             writeln!(out, "  {name:<36}{words:>20}")?;
         }
         unseen(&safety.unseen, out)?;
@@ -110,6 +118,18 @@ fn what_is(name: &'static str) -> &'static str {
     }
 }
 
+/// What the times until the host was Ready and all was as declared are called.
+pub(crate) fn labels(fault: Fault) -> (String, String) {
+    let since = fault.since_mended();
+    (format!("host Ready {since}"), format!("as declared {since}"))
+}
+
+/// With a capital at its beginning, as a sentence has.
+pub(crate) fn capital(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+}
+
 /// The longest time that a caller was without the API or the service; never is the longest of all.
 pub(crate) fn slowness(run: &Run) -> u64 {
     [run.api.outage_ms, run.service.outage_ms].map(|ms| ms.unwrap_or(u64::MAX)).into_iter().max().unwrap_or(0)
@@ -121,12 +141,13 @@ fn table_of_runs(runs: &[Run], out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
         "  {:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}{won:>11}",
-        "run", "cut"
+        "run", "host"
     )?;
     for (number, run) in runs.iter().enumerate() {
         let [api, service] = [&run.api, &run.service].map(|clock| time_or_never(clock.outage_ms));
         let failed = run.api.failed + run.service.failed;
-        let pod = time_or_never(run.replacement.answered_ms);
+        let pod =
+            if run.has_replacement() { time_or_never(run.replacement.answered_ms) } else { "none".into() };
         let ready = time_or_never(run.rejoin.ready_ms);
         let number = number + 1;
         let won = run.elections_won.map_or_else(|| "?".into(), |won| won.to_string());
@@ -155,8 +176,13 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
         let slowest = time(clock.slowest_ms);
         writeln!(out, "  {name:<26}{outage:>10}{asked:>16}{slowest:>18}")?;
     }
-    writeln!(out, "  {:<26}{:>10}", "new pod answers after", time_or_never(run.replacement.answered_ms))?;
-    writeln!(out, "  {:<26}{:>10}", "host Ready after power on", time_or_never(run.rejoin.ready_ms))?;
+    if run.has_replacement() {
+        let after = time_or_never(run.replacement.answered_ms);
+        writeln!(out, "  {:<26}{after:>10}", "new pod answers after")?;
+    }
+    let (ready, declared) = labels(run.fault);
+    writeln!(out, "  {ready:<26}{:>10}", time_or_never(run.rejoin.ready_ms))?;
+    writeln!(out, "  {declared:<26}{:>10}", time_or_never(run.rejoin.as_declared_ms))?;
     let safety = &run.safety;
     if !safety.unseen.contains_key("stateful_answered_ms") {
         let after = time_or_never(safety.stateful_answered_ms);
@@ -173,21 +199,19 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  {:<26}{before:>10}", "new leader's memory")?;
         writeln!(out, "  {:<26}{peak:>10}", "its peak after the cut")?;
     }
-    for (name, words) in counts_of(safety.counts(), safety.spread) {
+    for (name, words) in counts_of(safety.counts.all(), safety.spread) {
         writeln!(out, "  {name:<31}{words:>5}")?;
     }
     unseen(&safety.unseen, out)
 }
 
-/// The timeline in two parts, each with the picture beside it: after the cut, and after the power's return.
+/// The timeline in two parts, each with the picture beside it: after the fault began, and after its end.
 fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
-    let returned = run.timeline.iter().position(|e| e.what == "power-on").unwrap_or(run.timeline.len());
-    let (cut, back) = run.timeline.split_at(returned);
-    let mut bars = vec![
-        ("API", run.api.outage_ms),
-        ("service", run.service.outage_ms),
-        ("new pod", run.replacement.answered_ms),
-    ];
+    let (cut, back) = run.timeline.split_at(run.mended_at());
+    let mut bars = vec![("API", run.api.outage_ms), ("service", run.service.outage_ms)];
+    if run.has_replacement() {
+        bars.push(("new pod", run.replacement.answered_ms));
+    }
     if !run.safety.unseen.contains_key("stateful_answered_ms") {
         bars.push(("stateful", run.safety.stateful_answered_ms));
     }
@@ -200,16 +224,16 @@ fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
     let shown = slowest.map_or_else(|| last(cut, 0), |slowest| last(cut, 0).min(slowest + slowest / 10));
     let scale = Scale::up_to(shown.max(slowest.unwrap_or(0)));
     writeln!(out)?;
-    writeln!(out, "  {:<54}{}", "after the cut", scale.axis())?;
+    writeln!(out, "  {:<54}{}", run.fault.since(), scale.axis())?;
     for (name, ms) in &bars {
         writeln!(out, "  {:<54}{}", format!("{name:>9}  {}", time_or_never(*ms)), scale.bar(*ms))?;
     }
     lines(cut, 0, &scale, out)?;
-    if let Some(power_on) = back.first() {
-        let from = power_on.at_ms;
+    if let Some(mended) = back.first() {
+        let from = mended.at_ms;
         let scale = Scale::up_to(run.rejoin.ready_ms.unwrap_or(0).max(last(back, from).min(10_000)));
         writeln!(out)?;
-        writeln!(out, "  {:<54}{}", "after power on", scale.axis())?;
+        writeln!(out, "  {:<54}{}", run.fault.since_mended(), scale.axis())?;
         lines(back, from, &scale, out)?;
     }
     Ok(())
@@ -230,8 +254,8 @@ fn lines(entries: &[Entry], from: i64, scale: &Scale, out: &mut dyn Write) -> Re
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::Safety;
     use crate::report::{Cluster, MemoryOfRun, Rejoin, Replacement, Summary};
+    use crate::{Counts, Safety, Target};
 
     fn entry(at_ms: i64, what: &str, node: &str, subject: &str) -> Entry {
         let there = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
@@ -244,7 +268,7 @@ pub(crate) mod tests {
 
     pub(crate) fn example() -> Report {
         let run = Run {
-            fault: "power-off",
+            fault: Fault::PowerOff,
             target: "n1".into(),
             was: vec!["leader", "vip", "worker"],
             api: clock(Some(381), 7, 12),
@@ -252,16 +276,23 @@ pub(crate) mod tests {
             survivors: Some(clock(Some(4), 0, 231)),
             kubectl_proxy: None,
             replacement: Replacement { answered_ms: Some(1624), pod: Some("web-5".into()) },
-            rejoin: Rejoin { ready_ms: Some(612), caught_up_ms: Some(240), power_on_at_ms: 7000 },
+            rejoin: Rejoin {
+                ready_ms: Some(612),
+                caught_up_ms: Some(240),
+                power_on_at_ms: 7000,
+                as_declared_ms: Some(640),
+            },
             elections_won: Some(1),
             safety: Safety {
                 stateful_answered_ms: Some(1790),
                 stateful_pod: Some("db-1".into()),
                 fenced_ms: Some(1500),
-                double_runs: Some(0),
-                double_holders: None,
-                needless_replacements: Some(0),
-                failed_on_survivors: Some(0),
+                counts: Counts {
+                    double_runs: Some(0),
+                    double_holders: None,
+                    needless_replacements: Some(0),
+                    failed_on_survivors: Some(0),
+                },
                 spread: Some(1.12),
                 unseen: BTreeMap::from([("double_holders", "the switch knows one".to_owned())]),
             },
@@ -292,7 +323,16 @@ pub(crate) mod tests {
         let runs = vec![run];
         let summary = Summary::of(&runs);
         let cluster = Cluster { nodes: 3, net: "loopback".into(), preloaded_pods: 0 };
-        Report { version: 1, seed: 7, cluster, runs, summary }
+        Report {
+            version: 1,
+            seed: 7,
+            fault: Fault::PowerOff,
+            target: Target::Leader,
+            cluster,
+            runs,
+            summary,
+            ended_early: None,
+        }
     }
 
     fn printed(report: &Report) -> String {
@@ -312,6 +352,7 @@ Power cut on n1, which led, held the virtual address and ran a pod
   service, surviving hosts        4 ms           0/160            231 ms
   new pod answers after         1.62 s
   host Ready after power on     612 ms
+  as declared after power on    640 ms
   stateful pod answers after    1.79 s
   host fenced after             1.50 s
   elections won                      1

@@ -1,6 +1,6 @@
 //! What a drill found out.
 
-use crate::{Entry, Outage, Percentiles, Safety, SafetySummary};
+use crate::{Entry, Fault, Outage, Percentiles, Safety, SafetySummary, Target};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -12,12 +12,20 @@ pub struct Report {
     pub version: u32,
     /// The seed that was used.
     pub seed: u64,
+    /// What was done in each run, with what belongs to it, such as `pause_ms`.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// To whom: `leader`, `vip`, `follower`, `each`, or the name of a host.
+    pub target: Target,
     /// The cluster.
     pub cluster: Cluster,
-    /// Every power cut.
+    /// Every run.
     pub runs: Vec<Run>,
     /// All of them together.
     pub summary: Summary,
+    /// Why there are no more runs, where there was to be another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<String>,
 }
 
 /// The cluster that was broken.
@@ -31,11 +39,12 @@ pub struct Cluster {
     pub preloaded_pods: usize,
 }
 
-/// One power cut.
+/// One fault of a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
-    /// What was done: `power-off`.
-    pub fault: &'static str,
+    /// What was done, with what belongs to it.
+    #[serde(flatten)]
+    pub fault: Fault,
     /// To which host.
     pub target: String,
     /// What the host was: `leader`, `vip`, `worker`.
@@ -79,7 +88,7 @@ pub struct Asks {
     pub service: Vec<Dot>,
 }
 
-/// One ask, in milliseconds after the cut.
+/// One ask, in milliseconds after the fault began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dot {
     /// When it was sent.
@@ -114,7 +123,7 @@ pub struct Replacement {
     pub pod: Option<String>,
 }
 
-/// The return of the host, from power on.
+/// The return of the host, from the end of the fault: from power on, for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rejoin {
     /// Milliseconds until its Node was Ready again.
@@ -122,8 +131,10 @@ pub struct Rejoin {
     /// Milliseconds until its store had caught up, where the host tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caught_up_ms: Option<u64>,
-    /// When it got its power back, in milliseconds after the cut.
+    /// When the fault was over, in milliseconds after it began.
     pub power_on_at_ms: i64,
+    /// Milliseconds until all was as declared: every host Ready, every pod where it should be, every endpoint there.
+    pub as_declared_ms: Option<u64>,
 }
 
 /// The resident memory of hosts' own processes, in bytes.
@@ -150,6 +161,10 @@ pub struct Summary {
     pub replacement_answered_ms: Percentiles,
     /// Of the host's return.
     pub rejoin_ready_ms: Percentiles,
+    /// Of the cluster's, to what was declared.
+    pub as_declared_ms: Percentiles,
+    /// Requests that failed in all runs, in whatever way they were sent.
+    pub failed_asks: usize,
     /// What the faults must not cost.
     #[serde(flatten)]
     pub safety: SafetySummary,
@@ -187,6 +202,8 @@ impl Summary {
             service_outage_ms: of(|r| r.service.outage_ms),
             replacement_answered_ms: of(|r| r.replacement.answered_ms),
             rejoin_ready_ms: of(|r| r.rejoin.ready_ms),
+            as_declared_ms: of(|r| r.rejoin.as_declared_ms),
+            failed_asks: runs.iter().map(Run::failed_asks).sum(),
             safety: SafetySummary::of(runs),
             elections_won: told(of(|r| r.elections_won)),
             new_leader_peak_bytes: told(of(|r| Some(r.memory.as_ref()?.new_leader_peak_bytes))),
@@ -212,11 +229,7 @@ impl Report {
 
     /// Everything came back in every run.
     pub fn is_recovered(&self) -> bool {
-        let back = |r: &Run| {
-            let clocks = [r.api.outage_ms, r.service.outage_ms, r.replacement.answered_ms, r.rejoin.ready_ms];
-            clocks.iter().all(Option::is_some) && r.safety.is_recovered()
-        };
-        self.runs.iter().all(back)
+        self.runs.iter().all(Run::is_recovered)
     }
 
     /// Why the drill went wrong, if it did: something stayed away, or what must not happen did.
@@ -224,9 +237,48 @@ impl Report {
         let away = "the cluster did not recover in every run; the table shows what stayed away";
         let away = (!self.is_recovered()).then(|| away.to_owned());
         let broken = self.runs.iter().enumerate().flat_map(|(number, run)| {
-            run.safety.broken().into_iter().map(move |what| format!("run {}: {what}", number + 1))
+            run.broken().into_iter().map(move |what| format!("run {}: {what}", number + 1))
         });
-        let why: Vec<String> = away.into_iter().chain(broken).collect();
+        let why: Vec<String> = away.into_iter().chain(broken).chain(self.ended_early.clone()).collect();
         (!why.is_empty()).then(|| why.join("; "))
+    }
+}
+
+impl Run {
+    /// Where in the timeline the fault was over; its end, where that never came.
+    pub(crate) fn mended_at(&self) -> usize {
+        self.timeline.iter().rposition(|e| e.what == self.fault.mended()).unwrap_or(self.timeline.len())
+    }
+
+    /// What happened before the fault was over.
+    pub(crate) fn before_mended(&self) -> &[Entry] {
+        &self.timeline[..self.mended_at()]
+    }
+
+    /// Whether a new pod came, or was to come.
+    pub(crate) fn has_replacement(&self) -> bool {
+        self.replacement.answered_ms.is_some() || self.fault.takes_host_away()
+    }
+
+    fn is_recovered(&self) -> bool {
+        let clocks =
+            [self.api.outage_ms, self.service.outage_ms, self.rejoin.ready_ms, self.rejoin.as_declared_ms];
+        let is_replaced = self.replacement.answered_ms.is_some() || !self.has_replacement();
+        clocks.iter().all(Option::is_some) && is_replaced && self.safety.is_recovered()
+    }
+
+    /// Requests that failed, in whatever way they were sent.
+    fn failed_asks(&self) -> usize {
+        let all =
+            [Some(&self.api), Some(&self.service), self.survivors.as_ref(), self.kubectl_proxy.as_ref()];
+        all.into_iter().flatten().map(|series| series.failed).sum()
+    }
+
+    /// What must not happen and did, in words.
+    fn broken(&self) -> Vec<String> {
+        let failed = self.failed_asks();
+        let failed = (failed > 0 && !self.fault.may_cost_requests())
+            .then(|| format!("requests that failed though the restart was planned: {failed}"));
+        self.safety.broken().into_iter().chain(failed).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::ask::{Ask, tally};
 use crate::drill::{Drill, Probes};
+use crate::fault::{Act, Fault};
 use crate::probe::{Series, TIMEOUT};
 use crate::report::ms;
 use crate::rollout_report::{RolloutReport, RolloutRun, RolloutSummary, StepReport};
@@ -10,7 +11,6 @@ use crate::steady::{Picture, move_pod};
 use crate::timeline::merge;
 use crate::{Error, Moment, Options, Site};
 use client::{Content, Kubeconfig};
-use rand::Rng;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::ops::Range;
@@ -144,7 +144,8 @@ impl Drill<'_> {
     /// One rollout, from rest to rest.
     async fn roll_out(&mut self, number: usize) -> Result<RolloutRun, Error> {
         let rest = self.come_to_rest().await?;
-        let target = self.bystander(&rest).await?;
+        let leader = self.leader().await?;
+        let target = self.bystander(&rest, &leader)?;
         self.stage.progress.say(&format!("the power of {target} will be cut, and the workload changed"))?;
         let (observer, probes, _) = self.watch(&target, &rest).await?;
         let mut declared = Declared {
@@ -184,22 +185,6 @@ impl Drill<'_> {
         Ok(RolloutRun { off: target, steps, timeline })
     }
 
-    /// A host with a share of the workload that doesn't lead.
-    async fn bystander(&mut self, rest: &Picture) -> Result<String, Error> {
-        let leader = self.leader().await?;
-        let hosts = self.site.hosts();
-        let serving = rest.serving();
-        let mut others: Vec<&String> = hosts.iter().filter(|host| **host != leader).collect();
-        // A majority has to be left.
-        if hosts.len() < 3 || others.is_empty() {
-            return Err(Error::NoBystander { hosts: hosts.len() });
-        }
-        if others.iter().any(|host| serving.contains_key(*host)) {
-            others.retain(|host| serving.contains_key(*host));
-        }
-        Ok(others[self.random.random_range(0..others.len())].clone())
-    }
-
     /// Does a step. Returns when.
     async fn begin(
         &mut self,
@@ -208,22 +193,20 @@ impl Drill<'_> {
         number: usize,
         declared: &mut Declared,
     ) -> Result<Moment, Error> {
-        let failed = |what| move |why| Error::Site { what, host: target.to_owned(), why };
         let now = self.clock.now();
         declared.deleted = None;
         match step {
             Step::PowerOff => {
-                let at = self.site.cut(target).await.map_err(failed("cutting the power of"))?;
+                let at = self.act(Act::Break, Fault::PowerOff, target).await?;
                 declared.hosts.retain(|host| host != target);
                 declared.off = Some(target.to_owned());
-                return Ok(self.clock.moment(at));
+                return Ok(at);
             }
             Step::PowerOn => {
-                self.site.bury(target).await.map_err(failed("burying"))?;
-                let at = self.site.power_on(target).await.map_err(failed("powering on"))?;
+                let at = self.act(Act::Mend, Fault::PowerOff, target).await?;
                 declared.hosts = self.site.hosts();
                 declared.off = None;
-                return Ok(self.clock.moment(at));
+                return Ok(at);
             }
             Step::Scale(replicas) => {
                 declared.replicas = replicas;

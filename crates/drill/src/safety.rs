@@ -9,6 +9,40 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How often happened what must not, of one run or of all of them. What wasn't seen is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// How many identities of the StatefulSet answered from two hosts at once.
+    pub double_runs: Option<usize>,
+    /// How many questions for the API's virtual address were answered by two hosts.
+    pub double_holders: Option<usize>,
+    /// How many pods were removed though they were not lost.
+    pub needless_replacements: Option<usize>,
+    /// Requests that failed through the surviving hosts.
+    pub failed_on_survivors: Option<usize>,
+}
+
+impl Counts {
+    /// In the order in which it is shown.
+    pub(crate) fn all(&self) -> [Option<usize>; 4] {
+        [self.double_runs, self.double_holders, self.needless_replacements, self.failed_on_survivors]
+    }
+
+    /// Of all runs. A sum over some of the runs would look like one over all.
+    fn sum<'a>(all: impl Iterator<Item = &'a Counts> + Clone) -> Self {
+        let sum = |of: fn(&Counts) -> Option<usize>| {
+            let counts: Option<Vec<usize>> = all.clone().map(of).collect();
+            counts.filter(|counts| !counts.is_empty()).map(|counts| counts.iter().sum())
+        };
+        Counts {
+            double_runs: sum(|counts| counts.double_runs),
+            double_holders: sum(|counts| counts.double_holders),
+            needless_replacements: sum(|counts| counts.needless_replacements),
+            failed_on_survivors: sum(|counts| counts.failed_on_survivors),
+        }
+    }
+}
+
 /// What a run says of it. `null` is what wasn't seen, with its reason in `unseen`; of the two times also what never came, without one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Safety {
@@ -19,14 +53,9 @@ pub struct Safety {
     pub stateful_pod: Option<String>,
     /// Milliseconds from the fault until the cluster counted on it that nothing ran there any more that must not run twice.
     pub fenced_ms: Option<u64>,
-    /// How many identities of the StatefulSet answered from two hosts at once.
-    pub double_runs: Option<usize>,
-    /// How many questions for the API's virtual address were answered by two hosts.
-    pub double_holders: Option<usize>,
-    /// How many pods were removed though they were not lost.
-    pub needless_replacements: Option<usize>,
-    /// Requests that failed through the surviving hosts.
-    pub failed_on_survivors: Option<usize>,
+    /// How often happened what must not.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Requests that the busiest instance of the service got for one of the least busy, once the service was back.
     pub spread: Option<f64>,
     /// Why what is `null` wasn't seen.
@@ -35,11 +64,6 @@ pub struct Safety {
 }
 
 impl Safety {
-    /// How often happened what must not, as far as it was seen, in the order in which it is shown.
-    pub(crate) fn counts(&self) -> [Option<usize>; 4] {
-        [self.double_runs, self.double_holders, self.needless_replacements, self.failed_on_survivors]
-    }
-
     /// Takes what was seen, or the reason why it wasn't.
     pub(crate) fn take<T>(&mut self, name: &'static str, seen: Result<T, String>) -> Option<T> {
         seen.map_err(|why| self.unseen.insert(name, why)).ok()
@@ -53,9 +77,9 @@ impl Safety {
     /// What must not happen, in words.
     pub(crate) fn broken(&self) -> Vec<String> {
         let counts = [
-            ("stateful identities that ran on two hosts at once", self.double_runs),
-            ("questions for the virtual address that two hosts answered", self.double_holders),
-            ("pods that were replaced without need", self.needless_replacements),
+            ("stateful identities that ran on two hosts at once", self.counts.double_runs),
+            ("questions for the virtual address that two hosts answered", self.counts.double_holders),
+            ("pods that were replaced without need", self.counts.needless_replacements),
         ];
         let broken = counts.into_iter().filter_map(|(what, count)| Some((what, count.filter(|n| *n > 0)?)));
         broken.map(|(what, count)| format!("{what}: {count}")).collect()
@@ -70,13 +94,8 @@ pub struct SafetySummary {
     /// Of the fencing.
     pub fenced_ms: Option<Percentiles>,
     /// All of them.
-    pub double_runs: Option<usize>,
-    /// All of them.
-    pub double_holders: Option<usize>,
-    /// All of them.
-    pub needless_replacements: Option<usize>,
-    /// All of them.
-    pub failed_on_survivors: Option<usize>,
+    #[serde(flatten)]
+    pub counts: Counts,
     /// The least even of all runs in which it was seen.
     pub spread: Option<f64>,
     /// Why what is `null` wasn't seen: in the first run that didn't see it.
@@ -85,27 +104,14 @@ pub struct SafetySummary {
 }
 
 impl SafetySummary {
-    /// How often happened what must not, as far as it was seen, in the order in which it is shown.
-    pub(crate) fn counts(&self) -> [Option<usize>; 4] {
-        [self.double_runs, self.double_holders, self.needless_replacements, self.failed_on_survivors]
-    }
-
     pub(crate) fn of(runs: &[Run]) -> Self {
         let all: Vec<&Safety> = runs.iter().map(|run| &run.safety).collect();
         let mut summary = SafetySummary::default();
-        // A sum over some of the runs would look like one over all.
-        let mut count = |name: &'static str, of: fn(&Safety) -> Option<usize>| {
-            let counts: Option<Vec<usize>> = all.iter().map(|safety| of(safety)).collect();
-            summary.keep(
-                name,
-                counts.filter(|counts| !counts.is_empty()).map(|counts| counts.iter().sum::<usize>()),
-                &all,
-            )
-        };
-        let double_runs = count("double_runs", |safety| safety.double_runs);
-        let double_holders = count("double_holders", |safety| safety.double_holders);
-        let needless_replacements = count("needless_replacements", |safety| safety.needless_replacements);
-        let failed_on_survivors = count("failed_on_survivors", |safety| safety.failed_on_survivors);
+        let counts = Counts::sum(all.iter().map(|safety| &safety.counts));
+        let names = ["double_runs", "double_holders", "needless_replacements", "failed_on_survivors"];
+        for (name, count) in names.into_iter().zip(counts.all()) {
+            summary.keep(name, count, &all);
+        }
         let mut clock = |name: &'static str, of: fn(&Safety) -> Option<u64>| {
             let seen: Vec<Option<u64>> = all
                 .iter()
@@ -118,16 +124,7 @@ impl SafetySummary {
         let fenced_ms = clock("fenced_ms", |safety| safety.fenced_ms);
         let worst = all.iter().filter_map(|safety| safety.spread).max_by(f64::total_cmp);
         let spread = summary.keep("spread", worst, &all);
-        SafetySummary {
-            stateful_answered_ms,
-            fenced_ms,
-            double_runs,
-            double_holders,
-            needless_replacements,
-            failed_on_survivors,
-            spread,
-            unseen: summary.unseen,
-        }
+        SafetySummary { stateful_answered_ms, fenced_ms, counts, spread, unseen: summary.unseen }
     }
 
     fn keep<T>(&mut self, name: &'static str, seen: Option<T>, all: &[&Safety]) -> Option<T> {
@@ -199,7 +196,7 @@ mod tests {
     fn a_sum_is_of_all_runs_or_of_none() {
         let seen = |ms: u64| Safety {
             stateful_answered_ms: Some(ms),
-            double_runs: Some(1),
+            counts: Counts { double_runs: Some(1), ..Counts::default() },
             spread: Some(1.25),
             ..Safety::default()
         };
@@ -207,10 +204,10 @@ mod tests {
         assert_eq!(unseen.take::<usize>("double_runs", Err("no name".into())), None);
         unseen.take::<u64>("stateful_answered_ms", Err("not there".into()));
         let summary = SafetySummary::of(&[run(seen(10)), run(seen(30))]);
-        assert_eq!((summary.double_runs, summary.spread), (Some(2), Some(1.25)));
+        assert_eq!((summary.counts.double_runs, summary.spread), (Some(2), Some(1.25)));
         assert_eq!(summary.stateful_answered_ms.unwrap().max, Some(30));
         let summary = SafetySummary::of(&[run(seen(10)), run(unseen.clone())]);
-        assert_eq!((summary.double_runs, summary.spread), (None, Some(1.5)));
+        assert_eq!((summary.counts.double_runs, summary.spread), (None, Some(1.5)));
         assert_eq!(summary.unseen["double_runs"], "no name");
         assert_eq!(summary.stateful_answered_ms.unwrap().max, Some(10), "the other run had none to lose");
         let never = Safety::default();
@@ -223,7 +220,8 @@ mod tests {
     #[test]
     fn what_must_not_happen_is_said() {
         assert_eq!(Safety::default().broken(), Vec::<String>::new(), "what isn't seen isn't said");
-        let broken = Safety { double_runs: Some(1), double_holders: Some(0), ..Safety::default() }.broken();
+        let counts = Counts { double_runs: Some(1), double_holders: Some(0), ..Counts::default() };
+        let broken = Safety { counts, ..Safety::default() }.broken();
         assert_eq!(broken, ["stateful identities that ran on two hosts at once: 1"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Where a cluster stands, and how to break it.
 
+use crate::Fault;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -7,8 +8,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = futures::future::BoxFuture<'a, T>;
 
-/// The hosts of a cluster and their power. The program implements it for its local cluster; a site of real
-/// machines would ask their management boards.
+/// The hosts of a cluster, and how to break them. The program implements it for its local cluster, and for any other by commands of the
+/// user's own.
 pub trait Site: Send + Sync {
     /// The hosts, by the names of their Nodes.
     fn hosts(&self) -> Vec<String>;
@@ -31,17 +32,25 @@ pub trait Site: Send + Sync {
         Err("who holds the API's virtual address can't be asked here".into())
     }
 
-    /// Cuts the power of a host: from then on it is silent. Returns when the power went.
-    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
+    /// Whether a fault can be had here.
+    ///
+    /// # Errors
+    /// Why not.
+    fn can(&self, fault: Fault) -> Result<(), String>;
 
-    /// Ends whatever a cut left of the host. Called when the clocks have stopped, before [`Site::power_on`].
-    fn bury<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Does to a host what a fault is. Returns when that took effect, and not later than it did.
+    fn inject<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
 
-    /// Gives the host its power back. Returns when.
-    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
+    /// Takes a fault from a host again, and whatever it left. Returns when it was over.
+    fn heal<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
 
     /// The host that leads and holds the API's virtual address now, none while nobody does.
     fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>>;
+
+    /// Whether the host that leads holds the API's virtual address too.
+    fn leader_holds_address(&self) -> bool {
+        true
+    }
 
     /// What the host's own process holds in memory; none where the site can't tell.
     fn memory<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, Option<Memory>> {

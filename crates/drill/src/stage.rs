@@ -127,6 +127,20 @@ impl<'a> Stage<'a> {
         self.events.iter().filter(of_host).map(|e| e.at).min()
     }
 
+    /// From when on a host was Ready: never before `since`, which is the answer for one that has been Ready all along from `cut` on.
+    pub(crate) fn ready_since(&self, host: &str, cut: Moment, since: Moment) -> Option<Moment> {
+        let of_host = |e: &&Event| {
+            e.at >= cut
+                && e.subject.as_deref() == Some(host)
+                && ["node-ready", "node-not-ready"].contains(&e.what.as_str())
+        };
+        match self.events.iter().filter(of_host).max_by_key(|e| e.at) {
+            None => Some(since),
+            Some(last) if last.what == "node-ready" => Some(last.at.max(since)),
+            Some(_) => None,
+        }
+    }
+
     /// How many elections were won since then; none where the hosts don't tell what happens inside.
     pub(crate) fn elections_won(&self, since: Moment) -> Option<u64> {
         let is_told = self.events.iter().any(|e| e.source == Source::Inside);

@@ -1,7 +1,7 @@
 //! Whole drills against a cluster in this process, with outages as long as the test says.
 
 use crate::fake_cluster::{FakeCluster, FakeSite, Script};
-use crate::{Error, Options, Report, STATEFUL_WORKLOAD, rollout, run};
+use crate::{Error, Fault, Options, Report, STATEFUL_WORKLOAD, Target, Way, rollout, run};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,16 @@ const SILENT: Duration = Duration::from_millis(300);
 const STARTING: Duration = Duration::from_millis(150);
 
 fn script() -> Script {
-    let (lives_on, holders) = (Duration::ZERO, 1);
-    Script { silent: SILENT, starting: STARTING, own_addresses: true, healthy: true, lives_on, holders }
+    let (lives_on, holders, hasty) = (Duration::ZERO, 1, false);
+    Script {
+        silent: SILENT,
+        starting: STARTING,
+        own_addresses: true,
+        healthy: true,
+        lives_on,
+        holders,
+        hasty,
+    }
 }
 
 fn options() -> Options {
@@ -134,7 +142,7 @@ async fn a_stateful_pod_is_fenced_and_answers_elsewhere() {
     assert!(safety.fenced_ms.unwrap() >= silent, "{safety:?}");
     assert!(safety.stateful_answered_ms.unwrap() >= safety.fenced_ms.unwrap(), "{safety:?}");
     assert_eq!(safety.stateful_pod.as_deref(), Some("db-0"), "which ran on n1");
-    assert_eq!(safety.counts(), [Some(0); 4], "{safety:?}");
+    assert_eq!(safety.counts.all(), [Some(0); 4], "{safety:?}");
     assert!(safety.spread.unwrap() >= 1.0, "{safety:?}");
     assert!(safety.unseen.is_empty(), "{safety:?}");
     assert!(progress.contains("and the StatefulSet db"), "{progress}");
@@ -162,7 +170,8 @@ async fn a_pod_that_is_replaced_before_it_has_ended_is_caught() {
     let script = Script { lives_on: SILENT + Duration::from_millis(500), holders: 2, ..script() };
     let (report, _) = drilled(script, stateful()).await;
     let report = report.unwrap();
-    assert_eq!((report.summary.safety.double_runs, report.summary.safety.double_holders), (Some(1), Some(1)));
+    let counts = report.summary.safety.counts;
+    assert_eq!((counts.double_runs, counts.double_holders), (Some(1), Some(1)));
     let failure = report.failure().unwrap();
     assert!(
         failure.starts_with("run 1: stateful identities that ran on two hosts at once: 1; run 1: "),
@@ -273,4 +282,116 @@ async fn a_step_that_comes_to_nothing_is_a_result() {
     let why = report.failure().unwrap();
     assert!(why.starts_with("\"power off\" never came to what was declared: "), "{why}");
     assert!(why.contains("still looks Ready"), "{why}");
+}
+
+#[tokio::test]
+async fn a_fault_that_lasts_is_measured_as_a_power_cut_is() {
+    for fault in [Fault::ProcessKill, Fault::Partition, Fault::OneWay { way: Way::To }] {
+        let cluster = FakeCluster::start(script()).await;
+        let (report, progress) = drilled_on(&cluster, Options { fault, ..options() }).await;
+        let report = report.unwrap();
+        is_honest(&report);
+        assert_eq!(report.failure(), None);
+        assert_eq!(*cluster.done.lock().unwrap(), [format!("{} n1", fault.name()), "healed n1".into()]);
+        let told: Vec<&str> = report.runs[0].timeline.iter().map(|e| e.what.as_str()).collect();
+        assert_eq!(told.iter().filter(|what| **what == fault.mended()).count(), 1, "{told:?}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+        assert_eq!((&json["fault"], &json["runs"][0]["fault"]), (&fault.name().into(), &fault.name().into()));
+        assert_eq!(json["target"], "leader");
+        assert!(json["runs"][0]["rejoin"]["as_declared_ms"].is_u64(), "{json}");
+        assert!(progress.contains(&fault.announced()), "{progress}");
+        let (mut text, page) = (Vec::new(), report.to_html());
+        report.print(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for shown in [&text, &page] {
+            let words = fault.words();
+            assert!(shown.contains(&words[1..]) && shown.contains("after its end"), "{words}: {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fault_that_passes_by_ends_in_its_time_and_needs_no_new_pod() {
+    let (lasts, period) = (Duration::from_millis(900), Duration::from_millis(400));
+    for (fault, acts) in [
+        (Fault::Pause { time: Duration::from_millis(700) }, vec!["pause n1", "healed n1"]),
+        (Fault::PacketLoss { percent: 5, lasts }, vec!["packet-loss n1", "healed n1"]),
+        (Fault::Flap { period, lasts }, vec!["flap n1", "healed n1", "flap n1", "healed n1"]),
+        (Fault::Restart, vec!["restart n1", "healed n1"]),
+    ] {
+        let cluster = FakeCluster::start(script()).await;
+        let (report, _) = drilled_on(&cluster, Options { fault, ..options() }).await;
+        let report = report.unwrap();
+        assert_eq!(*cluster.done.lock().unwrap(), acts, "{fault:?}");
+        let run = &report.runs[0];
+        assert!(run.api.outage_ms.unwrap() >= SILENT.as_millis() as u64, "{fault:?}: {:?}", run.api);
+        assert_eq!((run.replacement.answered_ms, run.rejoin.ready_ms), (None, Some(0)), "{fault:?}");
+        assert_eq!(run.safety.counts.needless_replacements, Some(0), "{fault:?}");
+        assert!(report.is_recovered(), "{fault:?}: {run:?}");
+        let at = |what: &str| run.timeline.iter().rfind(|e| e.what == what).map(|e| e.at_ms).unwrap();
+        let (last, least) = (fault.changes().last().unwrap().0, at(fault.mended()));
+        assert!(least >= last.as_millis() as i64, "{fault:?}: {least}");
+        // The fake loses its leader in each of them, which a planned restart must not cost anybody anything.
+        match fault {
+            Fault::Restart => assert!(report.failure().unwrap().contains("though the restart was planned")),
+            _ => assert_eq!(report.failure(), None, "{fault:?}"),
+        }
+        assert!(!report.to_html().contains("new pod"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_a_short_fault_costs_is_counted() {
+    let cluster = FakeCluster::start(Script { hasty: true, ..script() }).await;
+    let fault = Fault::Pause { time: Duration::from_millis(600) };
+    let (report, _) = drilled_on(&cluster, Options { fault, ..options() }).await;
+    let report = report.unwrap();
+    assert_eq!(report.summary.safety.counts.needless_replacements, Some(1));
+    assert!(report.failure().unwrap().contains("replaced without need: 1"), "{:?}", report.failure());
+}
+
+#[tokio::test]
+async fn each_host_has_its_turn_until_the_time_is_up() {
+    let fault = Fault::Pause { time: Duration::from_millis(10) };
+    let (report, _) = drilled(script(), Options { fault, target: Target::Each, runs: 4, ..options() }).await;
+    let report = report.unwrap();
+    let targets: Vec<&str> = report.runs.iter().map(|run| run.target.as_str()).collect();
+    assert_eq!(targets, ["n1", "n2", "n3", "n1"]);
+    assert!(report.runs[0].was.contains(&"leader") && !report.runs[3].was.contains(&"leader"));
+    let with_asks = report.runs.iter().filter(|run| !run.asks.api.is_empty()).count();
+    assert_eq!(with_asks, 1, "only of the slowest, which the page shows");
+    let time = Some(Duration::from_millis(1));
+    let options = Options { fault, target: Target::Follower, runs: 7, time, ..options() };
+    let (report, progress) = drilled(script(), options).await;
+    let report = report.unwrap();
+    assert_eq!((report.runs.len(), report.runs[0].was.as_slice()), (1, &["worker"][..]), "begun in time");
+    assert!(progress.contains("run 1\n"), "{progress}");
+}
+
+#[tokio::test]
+async fn what_was_measured_outlives_a_run_that_cannot_be_held() {
+    let cluster = FakeCluster::start(script()).await;
+    let fault = Fault::Pause { time: Duration::from_millis(10) };
+    let gone = cluster.clone();
+    let leaves = async {
+        while gone.done.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        gone.remove("/api/v1/nodes/n3");
+    };
+    let options = Options { fault, runs: 2, patience: Duration::from_millis(1500), ..options() };
+    let ((report, _), ()) = tokio::join!(drilled_on(&cluster, options), leaves);
+    let report = report.unwrap();
+    assert_eq!(report.runs.len(), 1);
+    let why = report.failure().unwrap();
+    assert!(why.contains("run 2 could not be held") && why.contains("the node n3 is missing"), "{why}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_refused() {
+    let (report, _) = drilled(script(), Options { fault: Fault::Command, ..options() }).await;
+    assert_eq!(report.unwrap_err().to_string(), "command can't be had here: there is no command");
+    let target = Target::Node("n9".into());
+    let (report, _) = drilled(script(), Options { target, ..options() }).await;
+    assert_eq!(report.unwrap_err().to_string(), "there is no host n9; the hosts are n1, n2, n3");
 }

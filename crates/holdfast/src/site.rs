@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use drill::{BoxFuture, Happening, Held, Memory};
-use local::{Addresses, Cluster, WhoHas};
+use drill::{BoxFuture, Fault, Happening, Held, Memory, Way};
+use local::{Addresses, Cluster, Lost, NetKind, WhoHas};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -29,6 +29,9 @@ pub struct LocalSite {
 
 /// How often the hosts are asked who has the API's virtual address.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a host may take to end when that is planned: more than its pods' grace.
+const ENDING: Duration = Duration::from_secs(40);
 
 /// What the hosts' timelines said so far.
 #[derive(Default)]
@@ -104,19 +107,56 @@ impl drill::Site for LocalSite {
         Ok(receiver)
     }
 
-    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
-        Box::pin(async move { Ok(self.cluster.lock().await.cut(host).await?.wall) })
+    fn can(&self, fault: Fault) -> Result<(), String> {
+        match fault {
+            Fault::Partition | Fault::OneWay { .. } | Fault::Flap { .. } | Fault::PacketLoss { .. }
+                if self.net == NetKind::Loopback.to_string() =>
+            {
+                Err("on loopback hosts have no links of their own (--net netns, where the machine allows it)"
+                    .into())
+            }
+            Fault::Command => Err("commands are for a cluster that runs elsewhere (--kubeconfig)".into()),
+            _ => Ok(()),
+        }
     }
 
-    fn bury<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async move { Ok(self.cluster.lock().await.bury(host).await?) })
-    }
-
-    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+    fn inject<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
         Box::pin(async move {
-            let at = now();
-            self.cluster.lock().await.power_on(host).await?;
-            Ok(at)
+            let mut cluster = self.cluster.lock().await;
+            let cut = match fault {
+                Fault::PowerOff => cluster.cut(host).await?,
+                Fault::ProcessKill => cluster.kill(host).await?,
+                Fault::Pause { .. } => cluster.pause(host)?,
+                Fault::Partition => cluster.lose(host, Lost::Both, 100)?,
+                Fault::OneWay { way: Way::From } => cluster.lose(host, Lost::From, 100)?,
+                Fault::OneWay { way: Way::To } => cluster.lose(host, Lost::To, 100)?,
+                Fault::Flap { .. } => cluster.link_down(host).await?,
+                Fault::PacketLoss { percent, .. } => cluster.lose(host, Lost::Both, percent)?,
+                Fault::Restart => cluster.shut_down(host, ENDING).await?,
+                Fault::Command => anyhow::bail!("there is no command"),
+            };
+            Ok(cut.wall)
+        })
+    }
+
+    fn heal<'a>(&'a self, host: &'a str, fault: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        Box::pin(async move {
+            let mut cluster = self.cluster.lock().await;
+            let at = match fault {
+                Fault::PowerOff | Fault::ProcessKill | Fault::Restart => {
+                    cluster.bury(host).await?;
+                    let at = now();
+                    cluster.power_on(host).await?;
+                    return Ok(at);
+                }
+                Fault::Pause { .. } => cluster.resume(host)?,
+                Fault::Flap { .. } => cluster.link_up(host).await?,
+                Fault::Partition | Fault::OneWay { .. } | Fault::PacketLoss { .. } => {
+                    cluster.lose_nothing(host)?
+                }
+                Fault::Command => anyhow::bail!("there is no command"),
+            };
+            Ok(at.wall)
         })
     }
 

@@ -61,20 +61,20 @@ pub(super) fn picture(run: &Run, width: i64) -> String {
     let stateful = run.safety.stateful_answered_ms;
     let clocks = [run.api.outage_ms, run.service.outage_ms, run.replacement.answered_ms, stateful];
     let slowest = clocks.into_iter().flatten().max();
-    let last =
-        run.timeline.iter().take_while(|entry| entry.what != "power-on").map(|entry| entry.at_ms).max();
+    let last = run.before_mended().iter().map(|entry| entry.at_ms).max();
     let last = u64::try_from(last.unwrap_or(0)).unwrap_or(0);
     // A straggler must not squeeze the clocks into a corner.
     let shown = slowest.map_or(last, |slowest| slowest + slowest / 20);
     let axis = Axis::new(width, Scale::up_to(shown.max(400)).end_ms());
     let hosts: BTreeSet<&str> = run.timeline.iter().filter_map(|entry| entry.node.as_deref()).collect();
     let has_stateful = !run.safety.unseen.contains_key("stateful_answered_ms");
-    let rows = 3 + i64::from(has_stateful) + i64::try_from(hosts.len()).unwrap_or(0);
+    let has_pod = run.has_replacement();
+    let rows = 2 + i64::from(has_pod) + i64::from(has_stateful) + i64::try_from(hosts.len()).unwrap_or(0);
     let height = TOP + rows * ROW + 6;
     let mut out = String::new();
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"What happened after the power cut\"><defs><pattern id=\"off{width}\" \
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"What happened after the fault\"><defs><pattern id=\"off{width}\" \
          width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\"><line class=\"stripe\" x1=\"0\" x2=\"0\" \
          y1=\"0\" y2=\"6\"/></pattern></defs>"
     );
@@ -97,21 +97,16 @@ pub(super) fn picture(run: &Run, width: i64) -> String {
     ];
     let not_ready = ("node-not-ready", "wait", "the lost host's node still counts as Ready");
     let spare = [not_ready, ("pod-created", "pod", "a spare pod is made")];
-    let new = run.replacement.pod.as_deref();
-    pod_lane(
-        &axis,
-        row,
-        run,
-        "new pod",
-        (new, run.replacement.answered_ms),
-        spare.iter().chain(&made),
-        &mut out,
-    );
+    if has_pod {
+        let new = (run.replacement.pod.as_deref(), run.replacement.answered_ms);
+        pod_lane(&axis, row, run, "new pod", new, spare.iter().chain(&made), &mut out);
+        row += 1;
+    }
     if has_stateful {
         let fenced = ("node-fenced", "wait", "the lost host's lease isn't over for sure");
         let anew = [fenced, ("pod-created", "pod", "the same pod is made anew")];
         let pod = (run.safety.stateful_pod.as_deref(), stateful);
-        pod_lane(&axis, row + 1, run, "stateful", pod, anew.iter().chain(&made), &mut out);
+        pod_lane(&axis, row, run, "stateful", pod, anew.iter().chain(&made), &mut out);
     }
     out += "</svg>";
     out
@@ -183,17 +178,17 @@ fn requests(axis: &Axis, row: i64, name: &str, outage: Option<u64>, asks: &[Dot]
 fn lane_of_host(axis: &Axis, row: i64, run: &Run, host: &str, out: &mut String) {
     label(row, host, out);
     let end = i64::try_from(axis.to_ms).unwrap_or(i64::MAX);
-    let of_host = || {
-        let before = run.timeline.iter().take_while(|entry| entry.what != "power-on");
-        before.filter(|entry| entry.node.as_deref() == Some(host) && entry.at_ms >= 0)
-    };
+    let of_host =
+        || run.before_mended().iter().filter(|entry| entry.node.as_deref() == Some(host) && entry.at_ms >= 0);
     let at = |what: &str| of_host().find(|entry| entry.what == what).map(|entry| entry.at_ms);
     if host == run.target {
         let fill = format!("off\" style=\"fill:url(#off{})", axis.whole());
-        bar(axis, row, &fill, 0, end, "without power", out);
-        return;
+        let until = run.timeline.get(run.mended_at()).map_or(end, |mended| mended.at_ms.min(end));
+        bar(axis, row, &fill, 0, until, run.fault.state(), out);
     }
     match at("election-won") {
+        // It may win again when it is back, which is a mark and no lane of its own.
+        _ if host == run.target => {}
         None => bar(axis, row, "idle", 0, end, "follows", out),
         Some(won) => {
             bar(axis, row, "wait", 0, won, &format!("waits for a leader for {won} ms, then leads"), out);

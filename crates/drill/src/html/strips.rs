@@ -20,7 +20,11 @@ pub(super) fn picture(report: &Report, width: i64) -> String {
     let mut clocks: Vec<(&str, Clock, Percentiles)> = vec![
         ("API", |run| Some(run.api.outage_ms), summary.api_outage_ms),
         ("service", |run| Some(run.service.outage_ms), summary.service_outage_ms),
-        ("new pod", |run| Some(run.replacement.answered_ms), summary.replacement_answered_ms),
+        (
+            "new pod",
+            |run| run.has_replacement().then_some(run.replacement.answered_ms),
+            summary.replacement_answered_ms,
+        ),
         ("Ready", |run| Some(run.rejoin.ready_ms), summary.rejoin_ready_ms),
     ];
     if let Some(percentiles) = summary.safety.stateful_answered_ms {

@@ -1,9 +1,11 @@
-//! `holdfast drill`: a cluster on this machine, one power cut, every clock measured.
+//! `holdfast drill`: a cluster on this machine, or one elsewhere; a fault of a host; every clock measured.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
+use drill::{Fault, Target};
 use local::{Cluster, Front, Options};
 use tempfile::TempDir;
 
@@ -15,13 +17,20 @@ use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
 use crate::up::{logs, wait_until_ready};
 
+use self::elsewhere::{Commands, Elsewhere};
+use self::faults::FaultArgs;
+
+mod elsewhere;
+mod faults;
+
 const NODES: usize = 3;
 
 /// What a drill does to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Scenario {
-    /// The power of the host that leads is cut, and every clock measured
-    PowerCut,
+    /// A host is broken, the leader's power cut unless --fault and --target say otherwise, and every clock measured
+    #[value(name = "power-cut", alias = "fault")]
+    Fault,
     /// With a host off: 6, 12 and 3 replicas, a new template, a pod deleted; failed requests are counted
     Rollout,
 }
@@ -29,22 +38,27 @@ enum Scenario {
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10"
 )]
 pub struct Args {
     /// What to do to the cluster
-    #[arg(long, value_enum, default_value_t = Scenario::PowerCut)]
+    #[arg(long, value_enum, default_value_t = Scenario::Fault)]
     scenario: Scenario,
-    /// How often to do it
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    runs: u64,
+    #[command(flatten)]
+    faults: FaultArgs,
     /// How many pods to put into the cluster first, with their owners: they only lie in the store
     #[arg(long, value_name = "PODS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000))]
     preload: u64,
+    /// How many requests a second each clock sends, whether earlier ones were answered or not
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rps: u32,
+    /// How long to wait after a fault until everything answers again, and how long for the cluster to come to rest [default: 1m, elsewhere 10m]
+    #[arg(long, value_name = "TIME", value_parser = faults::long)]
+    limit: Option<Duration>,
     /// Where to write all that was measured, as JSON; - for the standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to write a page for a browser with the picture of it; of a power cut only
+    /// Where to write a page for a browser with the picture of it; of no rollout
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Fixes what is chosen at random [default: chosen at random]
@@ -59,6 +73,11 @@ pub struct Args {
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
+    /// A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands
+    #[arg(long, value_name = "FILE", requires = "cut", requires = "restore", conflicts_with_all = ["net", "datastore", "fault", "rolling_restart"])]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    commands: Commands,
     #[command(flatten)]
     datastore: DatastoreArgs,
 }
@@ -75,11 +94,51 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     });
     let workload = workload.transpose()?;
-    if args.html.is_some() && args.scenario != Scenario::PowerCut {
-        anyhow::bail!("--html shows a power cut: leave --scenario rollout or --html out");
+    if args.scenario == Scenario::Rollout {
+        anyhow::ensure!(
+            args.html.is_none(),
+            "--html shows no rollout: leave --scenario rollout or --html out"
+        );
+        let why = "a rollout switches a host off that doesn't lead, and knows no other fault: leave that or --scenario rollout out";
+        anyhow::ensure!(args.faults.are_untouched(), why);
+    }
+    let fault = args.faults.fault()?;
+    let every = Duration::from_secs(1) / args.rps;
+    let mut options = drill::Options {
+        fault,
+        target: args.faults.target(),
+        runs: args.faults.runs(NODES),
+        time: args.faults.time(),
+        every,
+        preload: args.preload as usize,
+        seed: args.seed.unwrap_or_else(rand::random),
+        workload,
+        keep: args.keep,
+        ..drill::Options::default()
+    };
+    if let Some(limit) = args.limit {
+        (options.limit, options.patience) = (limit, limit);
     }
     let findings = Findings { json: args.json, html: args.html };
     findings.prepare()?;
+    if let (Some(kubeconfig), Some(cut), Some(restore)) =
+        (&args.kubeconfig, args.commands.cut, args.commands.restore)
+    {
+        anyhow::ensure!(
+            options.target != Target::Vip,
+            "nothing says who holds an address of that cluster: name a host"
+        );
+        if args.limit.is_none() {
+            // Kubernetes replaces a pod of a lost host after more than five minutes.
+            let limit = Duration::from_secs(600);
+            (options.limit, options.patience) = (limit, limit);
+        }
+        options.fault = Fault::Command;
+        let runs = |nodes| args.faults.runs(nodes);
+        local::stand_guard()?;
+        let held = hold_elsewhere(kubeconfig, (cut, restore), args.scenario, options, runs, findings);
+        return ground::runtime()?.block_on(held);
+    }
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
@@ -89,17 +148,42 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let datastore = args.datastore.datastore(&prefix)?;
     let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, registries: None, passes: true };
     let ground = Ground::prepare(temporary.path(), wish)?;
-    let options = drill::Options {
-        runs: args.runs as usize,
-        preload: args.preload as usize,
-        seed: args.seed.unwrap_or_else(rand::random),
-        workload,
-        // Only what somebody else has written is asked as its owner asks it.
-        kubeconfig_file: (!is_own).then(|| ground.folder.path().join("kubeconfig")),
-        keep: args.keep,
-        ..drill::Options::default()
-    };
+    // Only what somebody else has written is asked as its owner asks it.
+    options.kubeconfig_file = (!is_own).then(|| ground.folder.path().join("kubeconfig"));
     ground::runtime()?.block_on(hold(ground, args.scenario, &options, findings, front, temporary))
+}
+
+/// Holds the drill in a cluster that is there already.
+async fn hold_elsewhere(
+    kubeconfig: &Path,
+    (cut, restore): (String, String),
+    scenario: Scenario,
+    mut options: drill::Options,
+    runs: impl Fn(usize) -> usize,
+    findings: Findings,
+) -> anyhow::Result<()> {
+    let mut end = End::new()?;
+    let config = client::Kubeconfig::load(kubeconfig)?;
+    let site = Elsewhere::find(client::Client::new(&config)?, cut, restore).await?;
+    options.runs = runs(drill::Site::hosts(&site).len());
+    let outcome = tokio::select! {
+        () = end.asked() => Err(anyhow::anyhow!("the drill was interrupted")),
+        report = measure(&site, &config, scenario, &options) => report,
+    };
+    let restored = site.restore_all().await.context("a host stays cut");
+    outcome.and_then(|report| findings.tell(&report)).and(restored)
+}
+
+async fn measure(
+    site: &dyn drill::Site,
+    config: &client::Kubeconfig,
+    scenario: Scenario,
+    options: &drill::Options,
+) -> anyhow::Result<Report> {
+    Ok(match scenario {
+        Scenario::Fault => Report::Fault(Box::new(drill::run(site, config, options, &mut Stderr).await?)),
+        Scenario::Rollout => Report::Rollout(drill::rollout(site, config, options, &mut Stderr).await?),
+    })
 }
 
 async fn hold(
@@ -132,14 +216,7 @@ async fn hold(
             tokio::time::timeout(options.patience, wait_until_ready(&asker, NODES, &logs))
                 .await
                 .map_err(|_| anyhow::anyhow!("the hosts did not come up within {:?}", options.patience))?;
-            Ok(match scenario {
-                Scenario::PowerCut => {
-                    Report::PowerCut(Box::new(drill::run(&site, &config, options, &mut Stderr).await?))
-                }
-                Scenario::Rollout => {
-                    Report::Rollout(drill::rollout(&site, &config, options, &mut Stderr).await?)
-                }
-            })
+            measure(&site, &config, scenario, options).await
         } => report,
     };
     let cluster = site.into_cluster();
@@ -171,21 +248,21 @@ async fn hold(
 
 /// What a drill found out.
 enum Report {
-    PowerCut(Box<drill::Report>),
+    Fault(Box<drill::Report>),
     Rollout(drill::RolloutReport),
 }
 
 impl Report {
     fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         match self {
-            Report::PowerCut(report) => report.print(out),
+            Report::Fault(report) => report.print(out),
             Report::Rollout(report) => report.print(out),
         }
     }
 
     fn to_json(&self) -> serde_json::Result<String> {
         match self {
-            Report::PowerCut(report) => report.to_json(),
+            Report::Fault(report) => report.to_json(),
             Report::Rollout(report) => report.to_json(),
         }
     }
@@ -193,7 +270,7 @@ impl Report {
     /// Why the drill went wrong, if it did.
     fn failure(&self) -> Option<String> {
         match self {
-            Report::PowerCut(report) => report.failure(),
+            Report::Fault(report) => report.failure(),
             Report::Rollout(report) => report.failure(),
         }
     }
@@ -240,7 +317,7 @@ impl Findings {
             None => Ok(()),
         };
         let drawn = match (&self.html, report) {
-            (Some(path), Report::PowerCut(report)) => {
+            (Some(path), Report::Fault(report)) => {
                 fs::write(path, report.to_html()).with_context(|| format!("can't write {}", path.display()))
             }
             _ => Ok(()),

@@ -1,0 +1,99 @@
+//! Which host a fault is for.
+
+use crate::Error;
+use crate::drill::Drill;
+use crate::steady::Picture;
+use rand::Rng;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// Which host a fault is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The host that leads.
+    Leader,
+    /// The host that holds the API's virtual address.
+    Vip,
+    /// A host that doesn't lead, with a share of the workload.
+    Follower,
+    /// The host of this name.
+    Node(String),
+    /// One host after the other, a run each.
+    Each,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Target::Leader => "leader",
+            Target::Vip => "vip",
+            Target::Follower => "follower",
+            Target::Node(name) => name,
+            Target::Each => "each",
+        })
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// The host of a run.
+pub(crate) struct Chosen {
+    pub(crate) host: String,
+    /// What it was to the cluster: `leader`, `vip`, `worker`.
+    pub(crate) was: Vec<&'static str>,
+}
+
+impl Drill<'_> {
+    /// The host of one of the runs, which are counted from 1.
+    pub(crate) async fn choose(&mut self, number: usize, rest: &Picture) -> Result<Chosen, Error> {
+        let (host, leader) = match &self.options.target {
+            // Who leads the store holds the address: a site that knows one of them knows both (`Site::leader`).
+            Target::Leader | Target::Vip => {
+                let leader = self.leader().await?;
+                (leader.clone(), Some(leader))
+            }
+            Target::Follower => {
+                let leader = self.leader().await?;
+                (self.bystander(rest, &leader)?, Some(leader))
+            }
+            Target::Node(name) => {
+                let hosts = self.site.hosts();
+                if !hosts.contains(name) {
+                    return Err(Error::NoHost { name: name.clone(), hosts: hosts.join(", ") });
+                }
+                (name.clone(), self.leader_now().await?)
+            }
+            Target::Each => {
+                let hosts = self.site.hosts();
+                let next = hosts.get(number.saturating_sub(1) % hosts.len().max(1));
+                let next = next.ok_or(Error::NoBystander { hosts: hosts.len() })?;
+                (next.clone(), self.leader_now().await?)
+            }
+        };
+        let leads = leader.as_ref() == Some(&host);
+        let mut was = Vec::new();
+        was.extend(leads.then_some("leader"));
+        was.extend((leads && self.site.leader_holds_address()).then_some("vip"));
+        was.extend(rest.serving().contains_key(&host).then_some("worker"));
+        Ok(Chosen { host, was })
+    }
+
+    /// A host with a share of the workload that doesn't lead.
+    pub(crate) fn bystander(&mut self, rest: &Picture, leader: &str) -> Result<String, Error> {
+        let hosts = self.site.hosts();
+        let serving = rest.serving();
+        let mut others: Vec<&String> = hosts.iter().filter(|host| *host != leader).collect();
+        // A majority has to be left.
+        if hosts.len() < 3 || others.is_empty() {
+            return Err(Error::NoBystander { hosts: hosts.len() });
+        }
+        if others.iter().any(|host| serving.contains_key(*host)) {
+            others.retain(|host| serving.contains_key(*host));
+        }
+        Ok(others[self.random.random_range(0..others.len())].clone())
+    }
+}

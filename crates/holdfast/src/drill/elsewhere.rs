@@ -1,0 +1,217 @@
+//! A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands of the user's own.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail, ensure};
+use client::Client;
+use drill::{BoxFuture, Fault, Happening};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Where a host's name belongs in a command.
+const NODE: &str = "{node}";
+/// How long a command may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Who is a controller manager in kubeadm's clusters and k3s': its host leads, as far as one does.
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-controller-manager";
+
+/// What cuts a host, and what restores it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Commands {
+    /// With --kubeconfig: the command for `sh -c` that cuts a host, whose name is put in place of {node}
+    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", value_parser = with_node)]
+    pub cut: Option<String>,
+    /// With --kubeconfig: the command that restores it
+    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", value_parser = with_node)]
+    pub restore: Option<String>,
+}
+
+fn with_node(text: &str) -> Result<String, String> {
+    match text.contains(NODE) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("write {NODE} where the host's name belongs")),
+    }
+}
+
+/// The hosts of a cluster elsewhere.
+pub struct Elsewhere {
+    client: Client,
+    hosts: Vec<String>,
+    cut: String,
+    restore: String,
+    /// Those that a command cut and none has restored.
+    away: Mutex<BTreeSet<String>>,
+}
+
+impl Elsewhere {
+    /// Asks the cluster for its hosts.
+    pub async fn find(client: Client, cut: String, restore: String) -> anyhow::Result<Self> {
+        let nodes = client.get("/api/v1/nodes").await.context("can't ask the cluster for its nodes")?;
+        let names = nodes["items"].as_array().into_iter().flatten();
+        let hosts: Vec<String> =
+            names.filter_map(|node| node["metadata"]["name"].as_str()).map(str::to_owned).collect();
+        ensure!(!hosts.is_empty(), "the cluster has no nodes");
+        if let Some(strange) = hosts.iter().find(|host| !is_plain(host)) {
+            bail!(
+                "the node {strange:?} can't be named in a command: only letters, digits, dashes and dots can"
+            );
+        }
+        Ok(Elsewhere { client, hosts, cut, restore, away: Mutex::default() })
+    }
+
+    /// Restores what is still cut.
+    pub async fn restore_all(&self) -> anyhow::Result<()> {
+        let away: Vec<String> = self.away().iter().cloned().collect();
+        for host in away {
+            self.run(&self.restore, &host).await?;
+        }
+        Ok(())
+    }
+
+    fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a command for a host. Returns when it began: what it does is done no earlier.
+    async fn run(&self, command: &str, host: &str) -> anyhow::Result<SystemTime> {
+        let line = command.replace(NODE, host);
+        let at = now();
+        // Whatever it says is for the user, and must not get into a report.
+        let mut child = Command::new("sh");
+        child.arg("-c").arg(&line).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let status = tokio::time::timeout(LIMIT, child.status()).await;
+        let status =
+            status.with_context(|| format!("{line:?} has not ended within {} s", LIMIT.as_secs()))??;
+        ensure!(status.success(), "{line:?} failed ({status})");
+        Ok(at)
+    }
+}
+
+impl drill::Site for Elsewhere {
+    fn hosts(&self) -> Vec<String> {
+        self.hosts.clone()
+    }
+
+    fn net(&self) -> &str {
+        "elsewhere"
+    }
+
+    fn api_address(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn can(&self, fault: Fault) -> Result<(), String> {
+        match fault {
+            // A rollout's host is switched off by the same command.
+            Fault::Command | Fault::PowerOff => Ok(()),
+            _ => Err("hosts elsewhere are broken by --cut alone".into()),
+        }
+    }
+
+    fn inject<'a>(&'a self, host: &'a str, _: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        Box::pin(async move {
+            // Also if the command fails: half of it may be done.
+            self.away().insert(host.to_owned());
+            self.run(&self.cut, host).await
+        })
+    }
+
+    fn heal<'a>(&'a self, host: &'a str, _: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        Box::pin(async move {
+            let at = self.run(&self.restore, host).await?;
+            self.away().remove(host);
+            Ok(at)
+        })
+    }
+
+    fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>> {
+        Box::pin(async move {
+            let lease = self.client.get(LEASE).await;
+            let lease = lease
+                .context("nothing says who leads this cluster: name a host by --target, or take each")?;
+            Ok(holder(&lease, &self.hosts))
+        })
+    }
+
+    fn leader_holds_address(&self) -> bool {
+        false
+    }
+
+    fn timeline(&self) -> UnboundedReceiver<Happening> {
+        unbounded_channel().1
+    }
+}
+
+/// The host of a Lease's holder, whose identity is the host's name and something that no other process has.
+fn holder(lease: &Value, hosts: &[String]) -> Option<String> {
+    let holder = lease["spec"]["holderIdentity"].as_str()?;
+    let host = holder.split('_').next()?;
+    hosts.iter().find(|known| *known == host).cloned()
+}
+
+/// A shell takes it for nothing but what it is, quoted or not, and a command for no option.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
+    name.len() <= 253
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(is_plain)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a site says when it did something")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use drill::Site;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_plain_names_get_into_a_command() {
+        for plain in ["n1", "ip-10-0-0-1.eu-west-1.compute.internal", "0a"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for strange in ["", "-n1", "n1;reboot", "$(reboot)", "n 1", "n1'", "n1\n", "né", &"x".repeat(254)] {
+            assert!(!is_plain(strange), "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_says_who_leads() {
+        let hosts = ["cp-1".to_owned(), "cp-2".to_owned()];
+        let held = |by: &str| holder(&json!({"spec": {"holderIdentity": by}}), &hosts);
+        assert_eq!(held("cp-2_0a1b").as_deref(), Some("cp-2"));
+        assert_eq!((held("cp-3_0a1b"), held(""), holder(&json!({}), &hosts)), (None, None, None));
+    }
+
+    #[tokio::test]
+    async fn commands_are_run_for_a_host_and_nothing_stays_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("away").display().to_string();
+        let client = Client::new(&client::Kubeconfig::anonymous("http://127.0.0.1:1")).unwrap();
+        let elsewhere = Elsewhere {
+            client,
+            hosts: vec!["n1".into()],
+            cut: format!("echo {{node}} > '{path}'; echo not for the report"),
+            restore: format!("test $(cat '{path}') = {{node}} && rm '{path}'"),
+            away: Mutex::default(),
+        };
+        elsewhere.inject("n1", Fault::Command).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "n1\n");
+        elsewhere.heal("n1", Fault::Command).await.unwrap();
+        let error = elsewhere.heal("n1", Fault::Command).await.unwrap_err().to_string();
+        assert!(error.contains("failed (exit status: 1)"), "{error}");
+        elsewhere.restore_all().await.unwrap();
+        elsewhere.inject("n1", Fault::Command).await.unwrap();
+        elsewhere.restore_all().await.unwrap();
+        assert!(!std::path::Path::new(&path).exists(), "what an interrupted drill had cut");
+        assert!(elsewhere.can(Fault::Partition).is_err());
+    }
+}
