@@ -43,6 +43,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
         wanted: Option<oci::Wanted>,
     ) -> BoxFuture<'a, Result<Vec<oci::Namespace>, RunError>>;
 
+    /// The first process of a container that runs, as the host numbers it.
+    fn first_process(&self, which: &Which) -> Option<i32>;
+
     /// The network namespace that a pod's containers share, if it is the pod's own.
     fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>>;
 
@@ -151,6 +154,8 @@ pub(crate) struct Bundle {
     pub streams: Streams,
     /// What its cgroup is to be given.
     pub cgroup: cgroup::Wanted,
+    /// The container of its pod whose processes it is to be among.
+    pub target: Option<Which>,
 }
 
 impl Program {
@@ -238,12 +243,22 @@ pub(crate) enum RunError {
     /// The system said no.
     #[error("{0}")]
     System(String),
+    /// The container that it was to be beside doesn't run.
+    #[error("{0}")]
+    Target(String),
     /// The host's lease lets nothing of it start now. Said by the agent's side alone.
     #[error("{0}")]
     Lease(String),
     /// The container ended.
     #[error("the container ended")]
     Gone,
+}
+
+impl RunError {
+    /// The container of this name doesn't run, beside which one was to be: in containerd's words.
+    pub(crate) fn no_target(name: &str) -> Self {
+        RunError::Target(format!("invalid target container: container {name:?} is not running"))
+    }
 }
 
 /// What went wrong with a container that goes on: its log can't be written.

@@ -148,6 +148,59 @@ async fn processes_are_shared_as_the_pod_says() {
     host.shut_down().await;
 }
 
+/// How a container is that was added to look inside: the n-th of its pod.
+fn added(pod: &Value, number: usize) -> &Value {
+    &pod["status"]["ephemeralContainerStatuses"][number]["state"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_to_look_inside_sees_the_processes_of_its_target() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = TestHost::with_image();
+    let main = "echo mine > /tmp/of; until test -e /tmp/end; do sleep 0.1; done";
+    let more = json!({"containers": [{"name": "main", "image": "box", "command": ["sh", "-c", main]},
+        {"name": "other", "image": "box", "command": ["sleep", "1234"]},
+        {"name": "over", "image": "box", "command": ["true"]}]});
+    host.contained("a", json!({}), more);
+    let runs = |pod: &Value| {
+        let all = pod["status"]["containerStatuses"].as_array();
+        let is = |at: usize, kind: &str| all.is_some_and(|all| all[at]["state"][kind].is_object());
+        is(0, "running") && is(1, "running") && is(2, "terminated")
+    };
+    host.until("a", "running", runs).await;
+    let add = |name: &str, target: &str, script: &str| {
+        host.change("a", |pod| {
+            let one = json!({"name": name, "image": "box", "imagePullPolicy": "IfNotPresent", "targetContainerName": target,
+                "command": ["sh", "-c", script]});
+            match pod["spec"]["ephemeralContainers"].as_array_mut() {
+                Some(all) => all.push(one),
+                None => pod["spec"]["ephemeralContainers"] = json!([one]),
+            }
+        });
+    };
+    // Its root is its own, and by /proc it comes to its target's.
+    let look = "until test -e /proc/1/root/tmp/of; do sleep 0.1; done; cut -c 1-2 /proc/1/cmdline; ps | grep -c '[s]leep 1234'; \
+        test -e /tmp/of || cat /proc/1/root/tmp/of; readlink /proc/self/ns/pid > /tmp/pid; \
+        readlink /proc/1/ns/pid | cmp - /tmp/pid && echo same";
+    add("look", "main", look);
+    add("late", "over", "true");
+    host.until("a", "looked", |pod| added(pod, 0)["terminated"].is_object()).await;
+    let log = host.folder.path().join("agent/logs/default_a_uid-of-a/look/0.log");
+    let printed = std::fs::read_to_string(log).unwrap();
+    let said: Vec<&str> = printed.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    assert_eq!(said, ["sh", "0", "mine", "same"], "{printed}");
+    let waits = |pod: &Value| added(pod, 1)["waiting"]["reason"] == "CreateContainerError";
+    let pod = host.until("a", "refused", waits).await;
+    let why = "invalid target container: container \"over\" is not running";
+    assert_eq!(added(&pod, 1)["waiting"]["message"], why);
+    // With the target all that is among its processes ends.
+    add("last", "main", "touch /proc/1/root/tmp/end; exec sleep 1000");
+    host.until("a", "ended with it", |pod| added(pod, 2)["terminated"]["exitCode"] == 137).await;
+    host.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_outlive_the_agent() {
     if !can_contain() {

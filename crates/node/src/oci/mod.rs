@@ -12,6 +12,8 @@ mod spec;
 pub(crate) use bundle::{Parts, Sandbox, config_file, oom_score, spec};
 pub(crate) use image::accounts;
 pub(crate) use probe::probe;
-pub(crate) use run::{Bundle, Held, InMemory, PATH, WRITTEN, Wanted, exec, host_devices, start};
+pub(crate) use run::{
+    Bundle, Held, InMemory, PATH, WRITTEN, Wanted, exec, host_devices, processes_of, start,
+};
 pub(crate) use security::{Given, Security};
 pub(crate) use spec::{ImageMount, Mapping, Namespace, NamespaceKind, Spec};

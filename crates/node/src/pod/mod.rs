@@ -12,7 +12,8 @@ mod tests;
 pub(crate) use decide::{Action, decide, is_over, must_end, spec_grace};
 pub(crate) use former::{resume, take_over};
 pub(crate) use names::{
-    all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
+    all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject,
+    target, uid,
 };
 pub(crate) use record::{
     ContainerEnd, Failure, LEASE_AWAITED, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage,

@@ -59,6 +59,7 @@ pub(crate) fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container>
         env: added.env,
         env_from: added.env_from,
         image: added.image,
+        image_pull_policy: added.image_pull_policy,
         name: added.name,
         restart_policy: Some("Never".into()),
         security_context: added.security_context,
@@ -75,6 +76,15 @@ pub(crate) fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container>
     })
 }
 
+/// The container whose processes one that was added to look inside wants to see (`targetContainerName`), if each has its own: else it
+/// sees them anyway.
+pub(crate) fn target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let spec = pod.spec.as_ref()?;
+    let added = spec.ephemeral_containers.iter().flatten().find(|added| added.name == name)?;
+    let is_wanted = [spec.share_process_namespace, spec.host_pid].iter().all(|shares| *shares != Some(true));
+    added.target_container_name.as_deref().filter(|target| is_wanted && !target.is_empty())
+}
+
 /// One container of the pod.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
     all_containers(pod).find(|c| c.name == name)
@@ -83,6 +93,25 @@ pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Containe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_added_later_has_a_target_and_only_where_processes_are_not_shared_anyway() {
+        let of = |more: serde_json::Value, name: &str| {
+            let mut spec = serde_json::json!({"containers": [{"name": "main"}], "ephemeralContainers": [{"name": "none"},
+                {"name": "empty", "targetContainerName": ""}, {"name": "debug", "targetContainerName": "main"}]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let pod = serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
+            target(&pod, name).map(str::to_owned)
+        };
+        assert_eq!(of(serde_json::json!({}), "debug").as_deref(), Some("main"));
+        for name in ["main", "none", "empty"] {
+            assert_eq!(of(serde_json::json!({}), name), None, "{name}");
+        }
+        for shared in ["shareProcessNamespace", "hostPID"] {
+            assert_eq!(of(serde_json::json!({shared: true}), "debug"), None, "{shared}");
+            assert!(of(serde_json::json!({shared: false}), "debug").is_some(), "{shared}");
+        }
+    }
 
     #[test]
     fn a_host_name_is_never_longer_than_linux_takes() {

@@ -252,6 +252,8 @@ pub(crate) enum StartError {
     Image(NoImage),
     /// Its host may not run it now: tried again without counting.
     Lease(String),
+    /// It can't be made as things are now: tried again without counting.
+    Create(String),
     /// The process could not be made: counts as a life.
     Run(String),
 }
@@ -381,24 +383,17 @@ impl PodRecord {
                 });
             }
             Err(StartError::Config(message)) => {
-                container.attempted = false;
-                container.stage = Stage::Waiting {
-                    reason: "CreateContainerConfigError".into(),
-                    message,
-                    retry: now.elapsed + RETRY,
-                };
+                container.wait("CreateContainerConfigError", message, now.elapsed + RETRY);
             }
-            Err(StartError::Lease(message)) => {
-                container.attempted = false;
-                let (reason, retry) = (LEASE_AWAITED.into(), now.elapsed + RETRY);
-                container.stage = Stage::Waiting { reason, message, retry };
+            Err(StartError::Create(message)) => {
+                container.wait("CreateContainerError", message, now.elapsed + RETRY);
             }
+            Err(StartError::Lease(message)) => container.wait(LEASE_AWAITED, message, now.elapsed + RETRY),
             Err(StartError::Image(NoImage { name, reason, message, .. })) => {
-                (container.attempted, container.lacks) = (false, name);
+                container.lacks = name;
                 let (_, next) = back_off::after(container.image_back_off, Duration::ZERO);
                 container.image_back_off = next;
-                let (reason, retry) = (reason.into(), now.elapsed + next);
-                container.stage = Stage::Waiting { reason, message, retry };
+                container.wait(reason, message, now.elapsed + next);
             }
             Err(StartError::Run(message)) => {
                 let exit = Terminated {
@@ -506,6 +501,12 @@ impl PodRecord {
 }
 
 impl ContainerRecord {
+    /// It isn't made now; that counts for nothing.
+    fn wait(&mut self, reason: &str, message: String, retry: Duration) {
+        self.attempted = false;
+        self.stage = Stage::Waiting { reason: reason.to_owned(), message, retry };
+    }
+
     fn end(&mut self, exit: Terminated, ran: Duration, now: Now) {
         let (wait, next) = back_off::after(self.back_off, ran);
         self.back_off = next;

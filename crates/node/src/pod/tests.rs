@@ -416,6 +416,10 @@ fn what_is_missing_is_looked_for_again_without_counting() {
     let waiting = table.said(1)["containerStatuses"][0]["state"]["waiting"].clone();
     assert_eq!(waiting, json!({"reason": "CreateContainerConfigError", "message": "no map"}));
     assert_eq!(table.step(2), ["start m 0"]);
+    table.record.started("id", "m", 0, Err(StartError::Create("no target".into())), at(2));
+    let waiting = table.said(2)["containerStatuses"][0]["state"]["waiting"].clone();
+    assert_eq!(waiting, json!({"reason": "CreateContainerError", "message": "no target"}));
+    assert_eq!((table.step(2), table.step(3)), (vec![], vec!["start m 0".to_owned()]));
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl PodHost {
         };
         write().map_err(|why| StartError::Run(format!("can't write the container's bundle: {why}")))?;
         let cgroup = cgroup::Wanted { pod: cgroup::of_pod(pod), container: cgroup::of_container(container) };
-        Ok(Bundle { folder: bundle, layers, streams, cgroup })
+        Ok(Bundle { folder: bundle, layers, streams, cgroup, target: None })
     }
 
     /// All that is shown of the host's: volumes, the pod's names, and the file for last words.

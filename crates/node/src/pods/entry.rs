@@ -159,6 +159,7 @@ pub(super) fn started(
         Err(error) => {
             let message = match &error {
                 StartError::Config(why) => format!("Error: {why}"),
+                StartError::Create(why) => format!("Error: failed to create the container: {why}"),
                 StartError::Run(why) => format!("Error: failed to start the process: {why}"),
                 StartError::Lease(why) => why.clone(),
                 StartError::Image(why) => why.message.clone(),

@@ -17,7 +17,7 @@ use crate::container::last_words;
 use crate::images::Image;
 use crate::pod::{ContainerEnd, Failure, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
-use crate::runtime::{Begun, Exit, Program, RunError, Which};
+use crate::runtime::{Begun, Bundle, Exit, Program, RunError, Which};
 
 /// Why a container ended that stopped with its host's lease: in its status, and of the Event about it.
 const LEASE_ENDED: &str = "HostLeaseEnded";
@@ -176,18 +176,22 @@ async fn make(
     let run = |error| match error {
         RunError::Config(why) => StartError::Config(why),
         RunError::Lease(why) => StartError::Lease(why),
+        RunError::Target(why) => StartError::Create(why),
         RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),
     };
     let handler = Handler::of(pod, &host.store.snapshot()).map_err(StartError::Config)?;
-    let (image, sandbox) = match handler {
-        Handler::Host => (None, None),
+    // Processes of the host see each other anyway.
+    let (image, target, sandbox) = match handler {
+        Handler::Host => (None, None, None),
         Handler::Oci => {
             let image = host.image(pod, &spec).await?;
             let volumes = host.image_volumes(pod, &spec).await?;
             let wanted = host.sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its shim died.
-            let namespaces = host.hold(pod, Some(wanted.clone()), address).await.map_err(run)?;
-            (Some(image), Some((volumes, wanted, namespaces)))
+            let mut namespaces = host.hold(pod, Some(wanted.clone()), address).await.map_err(run)?;
+            let target = host.target(pod, which).map_err(run)?;
+            namespaces.extend(target.as_ref().map(|(_, processes)| processes.clone()));
+            (Some(image), target.map(|(target, _)| target), Some((volumes, wanted, namespaces)))
         }
     };
     let (on_host, of_pod, found) = (host.clone(), pod.clone(), image.clone());
@@ -197,7 +201,7 @@ async fn make(
                 (Some(image), Some((volumes, wanted, namespaces))) => {
                     let images = (&**image, &*volumes);
                     let bundle = on_host.bundle(&of_pod, &spec, address, images, (&wanted, namespaces));
-                    bundle.map(Program::Bundle)
+                    bundle.map(|bundle| Program::Bundle(Bundle { target, ..bundle }))
                 }
                 _ => on_host
                     .command(&of_pod, &spec, address)

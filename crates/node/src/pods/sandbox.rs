@@ -10,8 +10,8 @@ use super::handler::Handler;
 use super::sysctls::{OfPod, sysctls};
 use crate::addresses::HostPort;
 use crate::oci::{Mapping, Namespace, NamespaceKind, Wanted};
-use crate::pod::{Failure, domain, hostname, uid};
-use crate::runtime::RunError;
+use crate::pod::{Failure, domain, hostname, target, uid};
+use crate::runtime::{RunError, Which};
 
 /// The longest name that Linux takes.
 const LONGEST_HOSTNAME: usize = 63;
@@ -102,6 +102,20 @@ impl PodHost {
 
     fn shared_memory(&self, uid: &str) -> PathBuf {
         self.folders.pod(uid).join("shm")
+    }
+
+    /// The container whose processes one that was added to look inside is to be among, and the namespace that these are in.
+    ///
+    /// # Errors
+    /// If it doesn't run.
+    pub(super) fn target(&self, pod: &Pod, which: &Which) -> Result<Option<(Which, Namespace)>, RunError> {
+        let Some(name) = target(pod, &which.container) else { return Ok(None) };
+        let live = self.running.get(&which.uid, name);
+        let found =
+            live.and_then(|live| Some((self.runtime.first_process(&live.which)?, live.which.clone())));
+        let (pid, target) = found.ok_or_else(|| RunError::no_target(name))?;
+        let path = Some(format!("/proc/{pid}/ns/pid").into());
+        Ok(Some((target, Namespace { kind: NamespaceKind::Pid, path })))
     }
 
     /// Makes a pod's sandbox, with its network connected; fine if it is there. Answers the namespaces that its containers share.

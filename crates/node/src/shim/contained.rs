@@ -63,6 +63,13 @@ impl Recipe {
         Ok(Recipe::Bundle(Box::new(spec), streams, Some(Bundle::new(folder, layers, host))))
     }
 
+    /// Has the container begin in an open namespace of processes, which must stay open until then.
+    pub(super) fn join(&mut self, processes: &OwnedFd) {
+        if let Recipe::Bundle(spec, ..) = self {
+            spec.join_processes(processes);
+        }
+    }
+
     fn streams(&self) -> Streams {
         match self {
             Recipe::Process(command, _) => command.streams,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 
 /// How often a session is looked at until those of it that don't die are left to the pod's end.
@@ -30,6 +30,13 @@ pub(super) fn dead_child() -> Option<i32> {
     // SAFETY: what waitid fills in has this field, which is zero where no child is dead.
     let pid = if found == 0 { unsafe { about.si_pid() } } else { 0 };
     (pid > 0).then_some(pid)
+}
+
+/// Whether this child is dead, or buried already.
+pub(super) fn is_dead(pid: i32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let found = waitid(Id::Pid(Pid::from_raw(pid)), flags);
+    !matches!(found, Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
 }
 
 /// Buries a dead child; its exit code (128 and the signal's number for a signal), and the signal or 0.

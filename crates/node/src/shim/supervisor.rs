@@ -17,7 +17,7 @@ use super::peer::{Peer, Question};
 use super::reaping;
 use super::wire::{Answer, Ask, Life, VERSION};
 use crate::container::signal_group;
-use crate::oci::{Held, Namespace, Wanted};
+use crate::oci::{self, Held, Namespace, Wanted};
 use crate::runtime::{Begun, Exit, RunError, Streams};
 
 struct Supervisor {
@@ -201,10 +201,14 @@ impl Supervisor {
                 Some(file) => return self.answer(by, &Answer::Network, vec![file]),
                 None => Some(Answer::Failed(RunError::Gone)),
             },
-            Ask::StartBundle { life, folder, layers, streams, log } => {
+            Ask::StartBundle { life, folder, layers, streams, log, target } => {
                 let host = self.sandbox.as_ref().and_then(Held::host_mounts);
                 let recipe = Recipe::of_bundle(folder, layers, streams, host);
-                done(recipe.and_then(|recipe| self.start(life, recipe, &log, files)).map(Answer::Begun))
+                let start = |recipe| match target {
+                    Some(target) => self.start_beside(&target, life, recipe, &log, files),
+                    None => self.start(life, recipe, &log, files),
+                };
+                done(recipe.and_then(start).map(Answer::Begun))
             }
             Ask::Exit(life) => match self.of(&life) {
                 Some(container) => {
@@ -302,6 +306,25 @@ impl Supervisor {
         let begun = container.begun;
         self.containers.insert(container.life.container.clone(), container);
         Ok(begun)
+    }
+
+    /// Starts a container among the processes of another.
+    fn start_beside(
+        &mut self,
+        target: &Life,
+        life: Life,
+        mut recipe: Recipe,
+        log: &Path,
+        files: Vec<OwnedFd>,
+    ) -> Result<Begun, RunError> {
+        let of = self.of(target).filter(|container| container.exit.is_none());
+        let of = of.ok_or_else(|| RunError::no_target(&target.container))?.begun.pid;
+        // Nobody else has its first process' number before that is buried, here; and an open namespace stays the one that it is.
+        let processes = oci::processes_of(of).map_err(RunError::System)?;
+        recipe.join(&processes);
+        let begun = self.start(life, recipe, log, files);
+        // With that process dead, nothing more is made in its namespace.
+        begun.map_err(|why| if reaping::is_dead(of) { RunError::no_target(&target.container) } else { why })
     }
 
     /// What all of the pod's containers share; made if it isn't there.

@@ -60,6 +60,9 @@ pub(crate) enum Ask {
         streams: Streams,
         /// The folder of its logs.
         log: PathBuf,
+        /// The container among whose processes it is to be. A shim that doesn't know of it joins the namespace that the bundle names.
+        #[serde(default)]
+        target: Option<Life>,
     },
     /// Answered once the container is over.
     Exit(Life),

@@ -227,6 +227,10 @@ impl Runtime for ShimRuntime {
         .boxed()
     }
 
+    fn first_process(&self, which: &Which) -> Option<i32> {
+        self.running.first_process(which)
+    }
+
     fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>> {
         async move {
             match self.link(uid)?.ask(&Ask::Network, Vec::new()).await? {
@@ -257,6 +261,7 @@ impl Runtime for ShimRuntime {
                     layers: bundle.layers,
                     streams: bundle.streams,
                     log,
+                    target: bundle.target.as_ref().map(self::life),
                 },
             };
             let begun = begun(link.ask(&ask, cgroup).await)?;

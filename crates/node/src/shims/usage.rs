@@ -20,6 +20,11 @@ impl Running {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its first process.
+    pub fn first_process(&self, which: &Which) -> Option<i32> {
+        self.all().get(which).map(|begun| begun.pid)
+    }
+
     /// A container was started.
     pub fn begin(&self, which: &Which, begun: Begun) {
         self.all().insert(which.clone(), begun);

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 pub(crate) use devices::of_host as host_devices;
 pub(crate) use program::PATH;
 pub(crate) use root::{Bundle, WRITTEN};
-pub(crate) use sandbox::{Held, InMemory, Wanted};
+pub(crate) use sandbox::{Held, InMemory, Wanted, processes_of};
 
 use child::{Failure, Line, Trying, check, make};
 use program::Program;

@@ -18,7 +18,7 @@ use super::child::{Failure, Line, Trying, check, make};
 use super::inside::trusted;
 use super::root;
 use crate::container::mounting::{NODEV, NOEXEC, NOSUID, RDONLY, move_mount, new_mount};
-use crate::oci::spec::{Mapping, Namespace, NamespaceKind};
+use crate::oci::spec::{Mapping, Namespace, NamespaceKind, Spec};
 
 /// What a pod's sandbox is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,12 +108,7 @@ impl Held {
 
     /// Its namespaces, by paths that are right as long as this process lives.
     pub(crate) fn namespaces(&self) -> Vec<Namespace> {
-        let path = |file: &OwnedFd| format!("/proc/{}/fd/{}", nix::unistd::getpid(), file.as_raw_fd());
-        let namespace = |(kind, file): &(NamespaceKind, OwnedFd)| Namespace {
-            kind: *kind,
-            path: Some(path(file).into()),
-        };
-        self.files.iter().map(namespace).collect()
+        self.files.iter().map(|(kind, file)| held(*kind, file)).collect()
     }
 
     /// The mount namespace of the host.
@@ -125,6 +120,28 @@ impl Held {
     pub(crate) fn network(&self) -> Option<OwnedFd> {
         let (_, file) = self.files.iter().find(|(kind, _)| *kind == NamespaceKind::Network)?;
         file.try_clone().ok()
+    }
+}
+
+/// A namespace that this process has open.
+fn held(kind: NamespaceKind, file: &OwnedFd) -> Namespace {
+    let path = format!("/proc/{}/fd/{}", nix::unistd::getpid(), file.as_raw_fd());
+    Namespace { kind, path: Some(path.into()) }
+}
+
+/// The namespace of a process' own processes, as an open file.
+///
+/// # Errors
+/// If it can't be looked at.
+pub(crate) fn processes_of(pid: i32) -> Result<OwnedFd, Failure> {
+    of_process(pid, NamespaceKind::Pid)
+}
+
+impl Spec {
+    /// Has it begin in this namespace of processes, which must stay open until then.
+    pub(crate) fn join_processes(&mut self, processes: &OwnedFd) {
+        self.linux.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Pid);
+        self.linux.namespaces.push(held(NamespaceKind::Pid, processes));
     }
 }
 
