@@ -207,6 +207,7 @@ impl Agent {
             clock,
             powers: Powers::read(isolation),
             containers: oci::probe().and(options.images),
+            app_armor: oci::HostAppArmor::read(),
             user_ranges: UserRanges::default(),
             programs: programs.clone(),
             runtime,

@@ -51,6 +51,42 @@ async fn rights_are_containerds_unless_others_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_profile_of_app_armor_is_held_to_it_or_does_not_run() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = TestHost::with_image();
+    let asks = |profile: Value| json!({"securityContext": {"appArmorProfile": profile}});
+    let (default, none) = (json!({"type": "RuntimeDefault"}), json!({"type": "Unconfined"}));
+    let mine = json!({"type": "Localhost", "localhostProfile": "holdfast-no-such-profile"});
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    if enabled.starts_with('Y') && testing::has("apparmor_parser") {
+        let look = "cat /proc/self/attr/current; mount -t tmpfs none /tmp 2> /dev/null || echo held";
+        let text = host.script("default", look, asks(default), json!({})).await;
+        assert_eq!(text, "holdfast-default (enforce)\nheld\n");
+        let text = host.script("none", look, asks(none), json!({})).await;
+        assert!(text.starts_with("unconfined\n"), "{text}");
+        host.contained("mine", json!({"command": ["true"]}), asks(mine));
+        let waits =
+            |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "CreateContainerConfigError";
+        let pod = host.until("mine", "refused", waits).await;
+        let why = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+        assert!(why.starts_with("apparmor profile not found holdfast-no-such-profile"), "{why}");
+    } else if !enabled.starts_with('Y') {
+        assert_eq!(host.script("none", "echo runs", asks(none), json!({})).await, "runs\n");
+        let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        for (name, profile) in [("default", default), ("mine", mine)] {
+            host.contained(name, json!({"command": ["true"]}), asks(profile));
+            let pod = host.until(name, "rejected", |pod| pod["status"]["phase"] == "Failed").await;
+            assert_eq!(pod["status"]["reason"], "AppArmor");
+            assert_eq!(pod["status"]["message"], format!("Pod was rejected: {why}"));
+        }
+        host.until_event("AppArmor", |message| message == why).await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_filter_holds_back_what_leads_out() {
     if !can_contain() {
         return;

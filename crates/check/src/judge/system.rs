@@ -21,7 +21,10 @@ pub(super) fn judge(facts: &Facts) -> Section {
         None => section.ok("selinux", "no SELinux"),
     }
     match system.apparmor {
-        true => section.note("apparmor", "AppArmor is there; Holdfast gives containers no profile of it"),
+        true => section.note(
+            "apparmor",
+            "AppArmor is there: containers are held to Holdfast's profile, for which apparmor_parser must be installed",
+        ),
         false => section.ok("apparmor", "no AppArmor"),
     }
     match system.watchdog {

@@ -1,5 +1,6 @@
 //! What a container has whatever runs it: variables, volumes, names, logs, cgroups, and a user with rights.
 
+mod app_armor;
 pub(crate) mod beneath;
 mod bind;
 pub(crate) mod cgroup;
@@ -23,6 +24,7 @@ mod signals;
 mod terminal;
 mod volumes;
 
+pub(crate) use app_armor::{AskedProfile, needs_app_armor};
 pub(crate) use beneath::ConfinedPath;
 pub(crate) use bind::{Access, Bind, Origin, Propagation};
 pub(crate) use claims::{CSI_VOLUMES, csi_claim, csi_mount};

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityCon
 
 use super::Isolation;
 use crate::container::rights::capability;
-use crate::container::{Accounts, Groups, id, more, of_pod};
+use crate::container::{Accounts, AskedProfile, Groups, id, more, of_pod};
 
 /// Who a container runs as, and what it may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Security {
         let (none, nothing) = (PodSecurityContext::default(), SecurityContext::default());
         let shared = of_pod(pod).unwrap_or(&none);
         let own = container.security_context.as_ref().unwrap_or(&nothing);
-        beyond_this_host(pod, shared, own)?;
+        beyond_this_host(pod, container)?;
         let asked = id(own.run_as_user.or(shared.run_as_user));
         let user = asked.unwrap_or(powers.user);
         if own.run_as_non_root.or(shared.run_as_non_root) == Some(true) && user == 0 {
@@ -94,7 +94,10 @@ impl Security {
 }
 
 /// What no pod of this runtime can have.
-fn beyond_this_host(pod: &Pod, shared: &PodSecurityContext, own: &SecurityContext) -> Result<(), String> {
+fn beyond_this_host(pod: &Pod, container: &Container) -> Result<(), String> {
+    let (none, nothing) = (PodSecurityContext::default(), SecurityContext::default());
+    let shared = of_pod(pod).unwrap_or(&none);
+    let own = container.security_context.as_ref().unwrap_or(&nothing);
     let seccomp = own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref());
     if let Some(profile) = seccomp.filter(|profile| profile.type_ != "Unconfined") {
         return Err(format!(
@@ -103,12 +106,11 @@ fn beyond_this_host(pod: &Pod, shared: &PodSecurityContext, own: &SecurityContex
             profile.type_
         ));
     }
-    let app_armor = own.app_armor_profile.as_ref().or(shared.app_armor_profile.as_ref());
-    if let Some(profile) = app_armor.filter(|profile| profile.type_ != "Unconfined") {
+    let app_armor = AskedProfile::of(pod, container)?;
+    if let Some(profile) = app_armor.filter(|profile| *profile != AskedProfile::Unconfined) {
         return Err(format!(
-            "appArmorProfile {}: processes of the host run without a profile; leave it out, or set the type \
-             Unconfined",
-            profile.type_
+            "appArmorProfile {profile}: processes of the host run without a profile; leave it out, or set the type \
+             Unconfined"
         ));
     }
     if own.se_linux_options.is_some() || shared.se_linux_options.is_some() {

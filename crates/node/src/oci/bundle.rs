@@ -83,6 +83,7 @@ pub(crate) fn spec(parts: Parts<'_>) -> Spec {
             cwd: parts.folder,
             capabilities: Some(capabilities),
             no_new_privileges: security.no_new_privileges,
+            apparmor_profile: security.app_armor.clone(),
             oom_score_adj: Some(parts.oom_score),
         },
         root: Root { path: "rootfs".into(), readonly: security.read_only_root },
@@ -233,6 +234,7 @@ mod tests {
             read_only_root: true,
             privileged: false,
             seccomp: None,
+            app_armor: Some("web".into()),
             masks: true,
         }
     }
@@ -279,6 +281,7 @@ mod tests {
         assert_eq!(told["process"]["args"], json!(["server", "--port=80"]));
         assert_eq!(told["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
         assert_eq!(told["process"]["noNewPrivileges"], true);
+        assert_eq!(told["process"]["apparmorProfile"], "web");
         assert_eq!(told["root"], json!({"path": "rootfs", "readonly": true}));
         assert_eq!(
             told["linux"]["namespaces"],

@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
 
+use super::app_armor::{self, AppArmor};
 use super::seccomp::{compile, runtime_default};
 use super::spec::Seccomp;
 use crate::container::rights::capability;
-use crate::container::{Accounts, Groups, id, of_pod};
+use crate::container::{Accounts, AskedProfile, Groups, id, of_pod};
 
 /// The capabilities of a container that says nothing of them: containerd's (`oci/spec.go`, `defaultUnixCaps`).
 const DEFAULT: [&str; 14] = [
@@ -37,6 +38,8 @@ pub(crate) struct Security {
     pub read_only_root: bool,
     pub privileged: bool,
     pub seccomp: Option<Seccomp>,
+    /// The profile of AppArmor that it is held to.
+    pub app_armor: Option<String>,
     /// Whether parts of `/proc` and `/sys` are hidden from it.
     pub masks: bool,
 }
@@ -54,6 +57,7 @@ pub(crate) struct Given<'a> {
     /// What the agent has itself.
     pub capabilities: u64,
     pub profile: ReadProfile<'a>,
+    pub app_armor: &'a dyn AppArmor,
 }
 
 impl Security {
@@ -65,7 +69,9 @@ impl Security {
         let (none, nothing) = (PodSecurityContext::default(), SecurityContext::default());
         let shared = of_pod(pod).unwrap_or(&none);
         let own = container.security_context.as_ref().unwrap_or(&nothing);
-        refuse_what_is_not_there(shared, own)?;
+        if own.se_linux_options.is_some() || shared.se_linux_options.is_some() {
+            return Err("seLinuxOptions: this runtime sets no SELinux labels; leave them out".into());
+        }
         let who = Who::of(shared, own, given)?;
         let must_not_be_root = own.run_as_non_root.or(shared.run_as_non_root) == Some(true);
         if must_not_be_root && let Some(why) = who.breaks_non_root(given.image_user) {
@@ -87,6 +93,7 @@ impl Security {
             read_only_root: own.read_only_root_filesystem == Some(true),
             privileged,
             seccomp: if privileged { None } else { seccomp(shared, own, capabilities, given.profile)? },
+            app_armor: app_armor::profile(AskedProfile::of(pod, container)?, privileged, given.app_armor)?,
             masks: !privileged && own.proc_mount.as_deref() != Some("Unmasked"),
         })
     }
@@ -151,20 +158,6 @@ impl Who {
     }
 }
 
-fn refuse_what_is_not_there(shared: &PodSecurityContext, own: &SecurityContext) -> Result<(), String> {
-    let app_armor = own.app_armor_profile.as_ref().or(shared.app_armor_profile.as_ref());
-    if let Some(profile) = app_armor.filter(|profile| profile.type_ != "Unconfined") {
-        return Err(format!(
-            "appArmorProfile {}: this runtime loads no AppArmor profiles; leave it out, or set the type Unconfined",
-            profile.type_
-        ));
-    }
-    if own.se_linux_options.is_some() || shared.se_linux_options.is_some() {
-        return Err("seLinuxOptions: this runtime sets no SELinux labels; leave them out".into());
-    }
-    Ok(())
-}
-
 /// The filter of system calls: none unless one is asked for, as the kubelet has it without `--seccomp-default`.
 fn seccomp(
     shared: &PodSecurityContext,
@@ -227,6 +220,23 @@ mod tests {
 
     const AGENT: u64 = 0x1ff_ffff_ffff;
 
+    /// A host without AppArmor.
+    struct Without;
+
+    impl AppArmor for Without {
+        fn is_enabled(&self) -> bool {
+            false
+        }
+
+        fn has(&self, _: &str) -> Result<bool, String> {
+            Err("it was asked".into())
+        }
+
+        fn load_default(&self) -> Result<(), String> {
+            Err("it was asked".into())
+        }
+    }
+
     fn asked(image_user: &str, pod: Value, own: Value) -> Result<Security, String> {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"securityContext": pod,
             "containers": [{"name": "c", "securityContext": own}]}});
@@ -242,7 +252,13 @@ mod tests {
             "bad.json" => Ok(r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#.to_owned()),
             _ => Err("no such file".to_owned()),
         };
-        let given = Given { image_user, accounts: &accounts, capabilities: AGENT, profile: &profile };
+        let given = Given {
+            image_user,
+            accounts: &accounts,
+            capabilities: AGENT,
+            profile: &profile,
+            app_armor: &Without,
+        };
         Security::of(&pod, &pod.spec.as_ref().unwrap().containers[0], given)
     }
 
@@ -319,5 +335,8 @@ mod tests {
         let privileged = json!({"privileged": true, "seccompProfile": {"type": "RuntimeDefault"}});
         assert_eq!(asked("", json!({}), privileged).unwrap().seccomp, None);
         assert!(asked("", json!({"seLinuxOptions": {"level": "s0"}}), json!({})).is_err());
+        let of = |kind: &str| asked("", json!({"appArmorProfile": {"type": kind}}), json!({}));
+        assert_eq!(of("Unconfined").unwrap().app_armor, None);
+        assert!(of("RuntimeDefault").unwrap_err().starts_with("Cannot enforce AppArmor"));
     }
 }

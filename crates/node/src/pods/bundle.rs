@@ -56,6 +56,7 @@ impl PodHost {
             accounts: &accounts,
             capabilities: self.powers.capabilities,
             profile: &|name| self.seccomp_profile(name),
+            app_armor: &self.app_armor,
         };
         let security = Security::of(pod, container, given).map_err(config)?;
         let streams = streams(container);

@@ -23,6 +23,7 @@ use crate::csi_volumes::{CsiVolumes, Wish, wishes};
 use crate::eviction::Pressures;
 use crate::host::Powers;
 use crate::images::Images;
+use crate::oci::HostAppArmor;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::{RunError, Runtime};
 use crate::stats::{Rates, StorageBook};
@@ -43,6 +44,7 @@ pub(crate) struct PodHost {
     pub powers: Powers,
     /// The images of containers with a root of their own, or why this host runs none.
     pub containers: Result<Arc<dyn Images>, String>,
+    pub app_armor: HostAppArmor,
     pub user_ranges: UserRanges,
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,

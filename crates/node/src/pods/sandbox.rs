@@ -9,7 +9,7 @@ use super::PodHost;
 use super::handler::Handler;
 use super::sysctls::{OfPod, sysctls};
 use crate::addresses::HostPort;
-use crate::oci::{Mapping, Namespace, NamespaceKind, Wanted};
+use crate::oci::{AppArmor, Mapping, Namespace, NamespaceKind, Wanted, refused_by_app_armor};
 use crate::pod::{Failure, domain, hostname, target, uid};
 use crate::runtime::{RunError, Which};
 
@@ -96,8 +96,9 @@ impl PodHost {
     /// Why this host never runs the pod, if it doesn't, as the kubelet decides on admission: then the pod fails at once.
     pub(super) fn rejection(&self, pod: &Pod) -> Option<Failure> {
         let Ok(Handler::Oci) = Handler::of(pod, &self.store.snapshot()) else { return None };
-        let message = self.sysctls(pod, None).err()?;
-        Some(Failure { reason: "SysctlForbidden", message, is_disruption: false })
+        let refused = |reason| move |message| Failure { reason, message, is_disruption: false };
+        let sysctls = self.sysctls(pod, None).err().map(refused("SysctlForbidden"));
+        sysctls.or_else(|| refused_by_app_armor(pod, self.app_armor.is_enabled()).map(refused("AppArmor")))
     }
 
     fn shared_memory(&self, uid: &str) -> PathBuf {
