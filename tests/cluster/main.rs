@@ -31,6 +31,7 @@ mod on_etcd;
 mod pause;
 mod python;
 mod stateful;
+mod status;
 mod storage_drivers;
 mod streams;
 mod survival;

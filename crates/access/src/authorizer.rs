@@ -55,8 +55,8 @@ impl Authorizer {
         }
         // A request that doesn't name a host gets nothing by it.
         let host = who.node().filter(|host| !host.is_empty());
+        let of_role = || self.node_rules.iter().any(|rule| rule.allows(wanted));
         if let (Some(host), Wanted::Object(attributes)) = (host, wanted) {
-            let of_role = || self.node_rules.iter().any(|rule| rule.allows(wanted));
             let is_used =
                 |kind, namespace: &str, name: &str| self.uses(state).holds(host, kind, namespace, name);
             match node::decide(host, attributes, state, &is_used) {
@@ -64,6 +64,8 @@ impl Authorizer {
                 Opinion::AsRole if of_role() => return Some(Reason::Node),
                 Opinion::AsRole | Opinion::No => {}
             }
+        } else if host.is_some() && of_role() {
+            return Some(Reason::Node);
         }
         self.roles(state).grant(who, wanted).map(Reason::Role)
     }

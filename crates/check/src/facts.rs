@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use dns::ResolvConf;
 use ipnet::IpNet;
+use objects::Fencing;
 
 use crate::plan::Plan;
 
@@ -359,13 +360,18 @@ pub(crate) struct Skew {
     pub most: i64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Node {
     pub name: String,
     pub is_ready: bool,
     /// Why it isn't.
     pub why: String,
     pub machine_id: String,
+    /// Whether somebody keeps new pods away from it.
+    pub is_cordoned: bool,
+    /// What it runs short of: conditions that should not be true, and are.
+    pub troubles: Vec<String>,
+    pub fencing: Fencing,
 }
 
 /// What a host knows of leases.

@@ -82,8 +82,12 @@ impl Report {
     }
 }
 
-fn mark(grade: Grade, coloured: bool) -> String {
-    let word = format!("{:<7}", grade.word());
+pub(crate) fn mark(grade: Grade, coloured: bool) -> String {
+    coloured_as(grade, &format!("{:<7}", grade.word()), coloured)
+}
+
+/// A text in the colour of a grade, where colours are wanted.
+pub(crate) fn coloured_as(grade: Grade, text: &str, coloured: bool) -> String {
     // Green, faint, yellow and red (ECMA-48, SGR).
     let colour = match grade {
         Grade::Ok => "32",
@@ -91,11 +95,11 @@ fn mark(grade: Grade, coloured: bool) -> String {
         Grade::Warning => "33",
         Grade::Fault => "31",
     };
-    if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word }
+    if coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// One line: what other programs and hosts are called and say may hold anything, commands to a terminal among it.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let visible = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     visible.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -133,11 +133,6 @@ impl Kubeconfig {
         choose(given, variable.as_deref(), defaults, home.as_deref())
     }
 
-    /// Finds the kubeconfig that a command means ([`Kubeconfig::find`]) and reads it.
-    pub fn from_env(given: Option<&Path>, defaults: &[PathBuf]) -> Result<Self, Error> {
-        Kubeconfig::load(&Kubeconfig::find(given, defaults)?)
-    }
-
     /// Reads the text of a kubeconfig; paths in it are relative to `base`.
     pub fn parse(text: &str, base: &Path, origin: &str) -> Result<Self, Error> {
         let wrong = |why: String| Error::Kubeconfig { origin: origin.to_owned(), why };

@@ -21,7 +21,7 @@
 //! #     asked.write_all((head + list).as_bytes()).await
 //! # });
 //!
-//! // As behind `kubectl proxy`; `Kubeconfig::from_env` finds the cluster that kubectl speaks to.
+//! // As behind `kubectl proxy`; `Kubeconfig::find` finds the cluster that kubectl speaks to.
 //! let client = Client::new(&Kubeconfig::anonymous(format!("http://{address}")))?;
 //! let pods = client.get("/api/v1/namespaces/default/pods").await?;
 //! assert_eq!(pods["items"][0]["metadata"]["name"], "web");

@@ -1,6 +1,5 @@
 //! `holdfast check`: whether this machine can be a host, and how the host on it does that is one.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use ::check::{Grade, Report, Wish};
 use client::Kubeconfig;
 
 use crate::end::End;
-use crate::tell::{say, show};
+use crate::tell::{is_coloured, say, show};
 
 /// The exit code where nothing was looked at since the arguments can't be: that of a command line that can't be, too. 1 is a fault.
 const UNUSABLE: u8 = 2;
@@ -39,7 +38,7 @@ pub struct Args {
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+pub enum Output {
     /// A line for each finding, for people
     #[default]
     Text,
@@ -63,17 +62,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     match output {
         Output::Json => show(&report.json())?,
-        // https://no-color.org
-        Output::Text => {
-            let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            show(&report.text(is_wanted && io::stdout().is_terminal()))?;
-        }
+        Output::Text => show(&report.text(is_coloured()))?,
     }
     Ok(if report.count(Grade::Fault) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Says why nothing was looked at: to people, and to programs as an object, as they expect one.
-fn unusable(why: &anyhow::Error, output: Output) -> anyhow::Result<ExitCode> {
+pub fn unusable(why: &anyhow::Error, output: Output) -> anyhow::Result<ExitCode> {
     say!("error: {why:#}");
     if output == Output::Json {
         show(&format!("{:#}\n", serde_json::json!({ "error": format!("{why:#}") })))?;

@@ -35,6 +35,7 @@ use crate::host_images::{HostImages, registries_of};
 use crate::install;
 use crate::leases;
 use crate::names::Names;
+use crate::overview;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
 use crate::reach::Reach;
@@ -267,6 +268,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         edge: Arc::new(server::SystemEdge),
     });
     install::open_door(&server, &config, &engine, membership.hosts());
+    overview::show(&server, &config, &engine, &membership)?;
     // With the authority, which those who want to join know only by its hash.
     let shown = identity.showing(&trust);
     let tls = shown.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;

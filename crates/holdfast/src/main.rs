@@ -20,6 +20,7 @@ mod install;
 mod kubectl;
 mod leases;
 mod names;
+mod overview;
 mod peers;
 mod predict;
 mod profiles;
@@ -27,6 +28,7 @@ mod reach;
 mod restarts;
 mod restore;
 mod site;
+mod status;
 mod store_door;
 mod tell;
 mod threads;
@@ -89,6 +91,8 @@ enum Command {
     Image(image::Args),
     /// Check whether this machine can be a host, or how its host and the others do: exit code 1 if something is at fault
     Check(check::Args),
+    /// Show how a cluster does and what would break it: exit code 1 if something isn't well
+    Status(status::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
     /// Run the host whose configuration this is, as `init` and `join` write it
@@ -128,6 +132,10 @@ fn main() -> ExitCode {
         Command::Restore(args) => restore::run(args),
         Command::Image(args) => on_one_thread(image::run(args)),
         Command::Check(args) => match on_one_thread(check::run(args)) {
+            Ok(ended) => return ended,
+            Err(error) => Err(error),
+        },
+        Command::Status(args) => match on_one_thread(status::run(args)) {
             Ok(ended) => return ended,
             Err(error) => Err(error),
         },

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Arguments;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// Says a line to the user, on stderr.
 macro_rules! say {
@@ -31,6 +31,12 @@ pub fn show(data: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether data on stdout has colours: on a terminal, unless somebody says no to them (<https://no-color.org>).
+pub fn is_coloured() -> bool {
+    let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    is_wanted && io::stdout().is_terminal()
 }
 
 /// Writes to stderr, and loses what stderr doesn't take.

@@ -107,6 +107,13 @@ impl AddressLease {
         Some(Self::read(address, &lease, kv.mod_revision.to_string()))
     }
 
+    /// That in a Lease as the API shows it; nothing if it is none.
+    pub fn of_lease(lease: &Value) -> Option<Self> {
+        let address = Self::address_of(lease["metadata"]["name"].as_str()?)?;
+        let version = lease["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        Some(Self::read(address, lease, version.to_owned()))
+    }
+
     /// That of an address in a state.
     pub fn get(state: &State, address: Ipv4Addr) -> Option<Self> {
         state.get(Self::key(address).as_bytes()).and_then(|kv| Self::of(kv))
@@ -295,6 +302,9 @@ mod tests {
         let new = AddressLease::new(ADDRESS, "d/web".into(), Some("n1".into()));
         let Some(Write::Create(object)) = new.create(now()) else { panic!("not made") };
         assert_eq!(object.name(), "load-balancer-10.73.0.200");
+        let shown = AddressLease::of_lease(&object.clone().into_value()).unwrap();
+        assert_eq!(shown, AddressLease { since: Some(now()), ..new.clone() });
+        assert_eq!(AddressLease::of_lease(&json!({"metadata": {"name": "kube-scheduler"}})), None);
         let store = Memory::default();
         store
             .txn(Txn::put(AddressLease::key(ADDRESS), object.clone().into_value().to_string()))

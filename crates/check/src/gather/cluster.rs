@@ -1,5 +1,6 @@
 //! What the other hosts say: asked over TLS with the host's own identity, and nobody but whom the configuration names.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use client::{Client, Kubeconfig};
 use config::HostConfig;
 use futures::future::join_all;
 use nix::sys::socket::{getsockopt, sockopt};
+use objects::Fencing;
 use pki::Trust;
 use serde::Deserialize;
 use serde_json::Value;
@@ -124,7 +126,7 @@ async fn own_node(at: SocketAddr, own: &Kubeconfig, name: &str) -> Result<Vec<No
     parse_nodes(serde_json::json!({"items": [node]})).map_err(|error| error.to_string())
 }
 
-fn parse_nodes(list: Value) -> Result<Vec<Node>, serde_json::Error> {
+pub(crate) fn parse_nodes(list: Value) -> Result<Vec<Node>, serde_json::Error> {
     #[derive(Deserialize)]
     struct List {
         items: Vec<Item>,
@@ -133,11 +135,20 @@ fn parse_nodes(list: Value) -> Result<Vec<Node>, serde_json::Error> {
     struct Item {
         metadata: Metadata,
         #[serde(default)]
+        spec: Spec,
+        #[serde(default)]
         status: Status,
     }
     #[derive(Deserialize)]
     struct Metadata {
         name: String,
+        #[serde(default)]
+        annotations: BTreeMap<String, String>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Spec {
+        #[serde(default)]
+        unschedulable: bool,
     }
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
@@ -162,7 +173,10 @@ fn parse_nodes(list: Value) -> Result<Vec<Node>, serde_json::Error> {
     }
     let list: List = serde_json::from_value(list)?;
     let node = |item: Item| {
-        let ready = item.status.conditions.into_iter().find(|condition| condition.r#type == "Ready");
+        let (ready, others): (Vec<_>, Vec<_>) =
+            item.status.conditions.into_iter().partition(|condition| condition.r#type == "Ready");
+        let ready = ready.into_iter().next();
+        let troubles = others.into_iter().filter(|condition| condition.status == "True");
         Node {
             name: item.metadata.name,
             is_ready: ready.as_ref().is_some_and(|ready| ready.status == "True"),
@@ -171,6 +185,9 @@ fn parse_nodes(list: Value) -> Result<Vec<Node>, serde_json::Error> {
                 |ready| format!("{} {}", ready.reason, ready.message),
             ),
             machine_id: item.status.node_info.machine_id,
+            is_cordoned: item.spec.unschedulable,
+            troubles: troubles.map(|condition| condition.r#type).collect(),
+            fencing: Fencing::of(Some(&item.metadata.annotations)),
         }
     };
     Ok(list.items.into_iter().map(node).collect())
@@ -219,9 +236,12 @@ mod tests {
         let nodes = parse_nodes(json!({"items": [
             {"metadata": {"name": "n1"}, "status": {"nodeInfo": {"machineID": "m"}, "conditions": [{"type": "Ready", "status": "True"}]}},
             {"metadata": {"name": "n2"}, "status": {"conditions": [condition]}},
-            {"metadata": {"name": "n3"}},
+            {"metadata": {"name": "n3", "annotations": {"holdfast.dev/fencing": "lease"}}, "spec": {"unschedulable": true},
+             "status": {"conditions": [{"type": "DiskPressure", "status": "True"}, {"type": "PIDPressure", "status": "False"}]}},
         ]}))
         .unwrap();
+        assert!(nodes[2].is_cordoned && nodes[2].fencing.grade.is_some() && !nodes[0].is_cordoned);
+        assert_eq!(nodes[2].troubles, ["DiskPressure"]);
         let told: Vec<_> =
             nodes.iter().map(|node| (node.is_ready, node.why.as_str(), node.machine_id.as_str())).collect();
         assert_eq!(

@@ -14,6 +14,8 @@ mod resources;
 mod sockets;
 mod system;
 
+pub(crate) use cluster::parse_nodes;
+
 use std::fs;
 use std::path::Path;
 

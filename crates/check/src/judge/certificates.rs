@@ -6,8 +6,11 @@ use crate::facts::{Certificate, Facts};
 use crate::finding::{Group, Section};
 
 /// Time enough for somebody to read a report and to act.
-const SOON: Duration = Duration::from_secs(30 * DAY);
-const DAY: u64 = 24 * 60 * 60;
+pub(crate) const SOON: Duration = Duration::from_secs(30 * DAY);
+/// A day's seconds.
+pub(crate) const DAY: u64 = 24 * 60 * 60;
+/// What there is to do about a certificate that ends.
+pub(crate) const RENEW: &str = "make a new one where the cluster was made, and start the host again";
 
 pub(super) fn judge(facts: &Facts) -> Section {
     let mut section = Section::new(Group::Certificates);
@@ -28,11 +31,7 @@ pub(super) fn judge(facts: &Facts) -> Section {
         let file = &certificate.file;
         let left = certificate.until.duration_since(facts.clock.now);
         match left {
-            Err(_) => section.fault(
-                "ends",
-                format!("{file} is over"),
-                "make a new one where the cluster was made, and start the host again",
-            ),
+            Err(_) => section.fault("ends", format!("{file} is over"), RENEW),
             Ok(_) if certificate.is_signed == Some(false) => {
                 section.fault(
                     "authority",
@@ -49,11 +48,9 @@ pub(super) fn judge(facts: &Facts) -> Section {
                     "set the clock",
                 );
             }
-            Ok(left) if left < SOON => section.warning(
-                "ends",
-                format!("{file} ends in {} days", left.as_secs() / DAY),
-                "make a new one where the cluster was made, and start the host again",
-            ),
+            Ok(left) if left < SOON => {
+                section.warning("ends", format!("{file} ends in {} days", left.as_secs() / DAY), RENEW)
+            }
             Ok(_) => {}
         }
         if first.is_none_or(|first| certificate.until < first.until) {

@@ -83,17 +83,22 @@ fn margin(facts: &Facts, cluster: &Cluster, section: &mut Section) {
         section.note(CHECK, "the state lies in an etcd: what it bears is its members' affair");
         return;
     }
-    let members = cluster.peers.len();
-    let ready = cluster.peers.values().filter(|peer| is_ready(peer)).count();
+    let lost: Vec<&str> =
+        cluster.peers.iter().filter(|(_, peer)| !is_ready(peer)).map(|(name, _)| name.as_str()).collect();
+    margin_of(cluster.peers.len(), &lost, section);
+}
+
+/// How many of the members that have a vote may still be lost, where some of them are already.
+pub(crate) fn margin_of(members: usize, lost: &[&str], section: &mut Section) {
+    const CHECK: &str = "margin";
+    let ready = members.saturating_sub(lost.len());
     let majority = members / 2 + 1;
-    let lost: Vec<&String> =
-        cluster.peers.iter().filter(|(_, peer)| !is_ready(peer)).map(|(name, _)| name).collect();
     match (members, ready.checked_sub(majority)) {
         (1, Some(_)) => section.note(CHECK, "there is one member: when it stops, the cluster stops; three bear the loss of one"),
         (_, None) => section.fault(
             CHECK,
             format!("{ready} of {members} members are ready, and {majority} are a majority: the cluster takes no writes"),
-            format!("bring {} back", listed(&lost)),
+            format!("bring {} back", listed(lost)),
         ),
         (_, Some(0)) if lost.is_empty() => section.warning(
             CHECK,
@@ -103,7 +108,7 @@ fn margin(facts: &Facts, cluster: &Cluster, section: &mut Section) {
         (_, Some(0)) => section.warning(
             CHECK,
             format!("{ready} of {members} members are ready: one more loss and the cluster stops"),
-            format!("bring {} back", listed(&lost)),
+            format!("bring {} back", listed(lost)),
         ),
         (_, Some(more)) => {
             section.ok(CHECK, format!("{ready} of {members} members are ready: the cluster bears the loss of {more}"));

@@ -13,6 +13,9 @@ mod resources;
 mod settings;
 mod system;
 
+pub(crate) use certificates::{DAY, RENEW, SOON};
+pub(crate) use cluster::margin_of;
+
 use std::time::Duration;
 
 use crate::facts::Facts;
@@ -111,7 +114,7 @@ fn milliseconds(time: Duration) -> String {
 }
 
 /// `a, b and c`.
-fn listed(words: &[impl AsRef<str>]) -> String {
+pub(crate) fn listed(words: &[impl AsRef<str>]) -> String {
     match words {
         [] => String::new(),
         [one] => one.as_ref().to_owned(),

@@ -180,8 +180,8 @@ pub(super) fn running() -> Facts {
     let node = |name: &String| Node {
         name: name.clone(),
         is_ready: true,
-        why: String::new(),
         machine_id: format!("machine of {name}"),
+        ..Node::default()
     };
     facts.cluster = Some(Ok(Cluster {
         peers: config().peers.into_iter().map(|(name, address)| (name, peer(address))).collect(),

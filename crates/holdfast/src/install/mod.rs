@@ -9,6 +9,7 @@ mod preflight;
 mod register;
 mod token;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -62,6 +63,16 @@ fn begin(layout: &Layout, plan: &Plan) -> anyhow::Result<()> {
 /// Where the administrator's kubeconfig of a host lies that was installed in the usual place.
 pub fn usual_kubeconfig() -> PathBuf {
     Layout::new(CONFIG_DIR.into(), DATA_DIR.into()).kubeconfig()
+}
+
+/// The APIs of the hosts that the configuration beside a host's kubeconfig names, its own first; none where there is none.
+pub fn apis_beside(kubeconfig: &Path) -> Vec<SocketAddr> {
+    let folder = kubeconfig.parent().unwrap_or(Path::new("")).to_owned();
+    let config = HostConfig::load(&Layout::new(folder, PathBuf::new()).config_file());
+    let Ok(config) = config else { return Vec::new() };
+    let (own, others) =
+        (SocketAddr::new(config.address, config.ports.api), config.peers_at(config.ports.api));
+    std::iter::once(own).chain(others.into_values().filter(|other| *other != own)).collect()
 }
 
 /// Writes the administrator's kubeconfig: whoever has the authority's key can make one.

@@ -50,9 +50,14 @@ pub fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
 
 /// The kubeconfig that is named, or meant.
 pub fn kubeconfig_of(named: Option<&Path>) -> anyhow::Result<Kubeconfig> {
+    Ok(Kubeconfig::load(&kubeconfig_path(named)?)?)
+}
+
+/// Where it lies.
+pub fn kubeconfig_path(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let of_up = crate::default_dir().map(|dir| dir.join("kubeconfig"));
     let own: Vec<PathBuf> = of_up.into_iter().chain([crate::install::usual_kubeconfig()]).collect();
-    Ok(Kubeconfig::from_env(named, &own)?)
+    Ok(Kubeconfig::find(named, &own)?)
 }
 
 /// An error as kubectl says it: what the server said as it is, everything else after `error: `.
@@ -64,7 +69,7 @@ pub fn complaint(error: &anyhow::Error) -> String {
 }
 
 /// Writes to stdout. A reader that has gone away (`| head`) ends the program in silence, as it does others.
-fn put(text: &str) -> anyhow::Result<()> {
+pub fn put(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),

@@ -28,11 +28,14 @@ pub(super) fn roles() -> Vec<Value> {
     objects
 }
 
-/// What the role of hosts' agents allows, also before it is in the store.
+/// What the role of hosts' agents allows, also before it is in the store, and that hosts ask each other how they are.
 pub(crate) fn node_rules() -> Vec<Rule> {
     let role = roles().into_iter().find(|role| role["metadata"]["name"] == "system:node");
     let rules = role.and_then(|mut role| serde_json::from_value(role["rules"].take()).ok());
-    rules.unwrap_or_default()
+    let mut rules: Vec<Rule> = rules.unwrap_or_default();
+    let (verbs, urls) = (vec!["get".to_owned()], vec!["/holdfast/status/host".to_owned()]);
+    rules.push(Rule { verbs, urls, ..Rule::default() });
+    rules
 }
 
 struct Role {

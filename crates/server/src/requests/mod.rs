@@ -12,6 +12,7 @@ mod objects;
 mod openapi;
 mod route;
 mod serve;
+mod status;
 mod turn;
 mod watch;
 mod write;
@@ -26,6 +27,7 @@ use self::discovery::Discovery;
 use self::door::Opened;
 use self::metrics::Metrics;
 use self::openapi::OpenApi;
+use self::status::Shown;
 use crate::aggregation::Aggregation;
 use crate::http::ahead::Ahead;
 use crate::http::beside::Beside;
@@ -36,6 +38,7 @@ use crate::usage::Usage;
 
 pub use self::door::{Door, TurnedAway};
 pub use self::metrics::Measure;
+pub use self::status::Overview;
 
 /// What requests for objects are answered with.
 pub(crate) struct Objects {
@@ -61,6 +64,8 @@ pub(crate) struct Requests {
     address: OnceLock<SocketAddr>,
     /// For those whom nobody knows yet.
     door: OnceLock<Opened>,
+    /// How the hosts are.
+    overview: OnceLock<Shown>,
 }
 
 impl Requests {
@@ -77,8 +82,21 @@ impl Requests {
         let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
         let openapi = OpenApi::new(registry.clone(), aggregation.clone());
         let usage = Usage::new(registry.clone(), proxy.clone());
-        let (ahead, address, door) = (Ahead::default(), OnceLock::new(), OnceLock::new());
-        Requests { registry, fairness, aggregation, proxy, usage, objects, openapi, ahead, address, door }
+        let ahead = Ahead::default();
+        let (address, door, overview) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Requests {
+            registry,
+            fairness,
+            aggregation,
+            proxy,
+            usage,
+            objects,
+            openapi,
+            ahead,
+            address,
+            door,
+            overview,
+        }
     }
 
     /// The server listens at an address; whether it is the first.
@@ -89,6 +107,11 @@ impl Requests {
     /// Opens a door at a path; there is one at most.
     pub(crate) fn open_door(&self, path: &'static str, largest: usize, door: Arc<dyn Door>) {
         let _ = self.door.set(Opened::new(path, largest, door));
+    }
+
+    /// Shows how the hosts are; what is shown later isn't seen.
+    pub(crate) fn show(&self, overview: Arc<dyn Overview>) {
+        let _ = self.overview.set(Shown::new(overview));
     }
 
     fn address(&self) -> Option<SocketAddr> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::Catalog;
 use percent_encoding::percent_decode_str;
 
+use super::status::Whose;
 use crate::aggregation::{Remote, RequestInfo};
 use crate::http::Target;
 
@@ -37,6 +38,8 @@ pub(crate) enum Route<'a> {
     OpenApi(String),
     /// `/holdfast/backup`
     Backup,
+    /// `/holdfast/status`, and `/holdfast/status/host`: of all hosts, or of this one alone.
+    Status(Whose),
     /// `/.well-known/openid-configuration`
     TokenIssuer,
     /// `/openid/v1/jwks`
@@ -57,6 +60,8 @@ pub(crate) fn route<'a>(path: &str, catalog: &'a Catalog) -> Route<'a> {
         ["metrics"] => Route::Metrics,
         ["version"] => Route::Version,
         ["holdfast", "backup"] => Route::Backup,
+        ["holdfast", "status"] => Route::Status(Whose::Cluster),
+        ["holdfast", "status", "host"] => Route::Status(Whose::Host),
         [".well-known", "openid-configuration"] => Route::TokenIssuer,
         ["openid", "v1", "jwks"] => Route::TokenKeys,
         ["openapi", "v2"] => Route::Swagger,

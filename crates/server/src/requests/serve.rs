@@ -243,6 +243,10 @@ impl Requests {
             Route::Swagger => self.openapi.v2(&request.headers).await,
             Route::OpenApi(path) => self.openapi.v3(path, who, query, request).await,
             Route::Backup => backup::backup(who, &**self.registry.store()).await,
+            Route::Status(whose) => match self.overview.get() {
+                Some(shown) => shown.answer(*whose).await,
+                None => Ok(no_such_path()),
+            },
             Route::Metrics => Ok(self.objects.metrics.text(&**self.registry.store(), &self.fairness)),
             Route::TokenIssuer => Ok(json(200, &openid_configuration(self.address()))),
             Route::TokenKeys => {

@@ -34,7 +34,7 @@ use crate::http::response::full;
 use crate::http::{Body, Limits};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
-use crate::requests::{Door, Measure, Requests};
+use crate::requests::{Door, Measure, Overview, Requests};
 
 pub use listener::Listening;
 
@@ -125,6 +125,12 @@ impl Server {
     /// most: what is opened later is nobody's.
     pub fn open_door(&self, path: &'static str, largest: usize, door: Arc<dyn Door>) {
         self.requests.open_door(path, largest, door);
+    }
+
+    /// Shows at `/holdfast/status` how the hosts are, to those who may read that path, and at `/holdfast/status/host` how this one is,
+    /// to the other hosts too. There is one overview at most: what is shown later isn't seen.
+    pub fn show(&self, overview: Arc<dyn Overview>) {
+        self.requests.show(overview);
     }
 
     /// Makes the default objects, those that are missing: namespaces, the services `kubernetes` and `kube-dns`, the runtime

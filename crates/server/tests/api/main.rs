@@ -32,6 +32,7 @@ mod replay;
 mod roles;
 mod self_signed;
 mod sockets;
+mod status;
 mod streams;
 mod tls;
 mod tokens;
