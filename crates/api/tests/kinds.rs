@@ -360,6 +360,38 @@ fn parts_of_a_pod_change_through_their_own_paths_alone() {
         ["spec", "spec.containers[0].resources.requests"]
     );
 
+    // The class of service stays, and no more than processors and memory changes; of the whole and at the start too.
+    let mut guaranteed = spec("1", "i");
+    guaranteed["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "1", "memory": "1"}, "limits": {"cpu": "1", "memory": "1"}});
+    assert_eq!(update("resize", guaranteed).1, ["spec"]);
+    let mut more = spec("1", "i");
+    more["containers"][0]["resources"]["requests"]["example.com/x"] = json!("1");
+    more["containers"][0]["resources"]["limits"] = json!({"example.com/x": "1"});
+    assert_eq!(
+        update("resize", more).1,
+        ["spec.containers[0].resources.requests", "spec.containers[0].resources.limits"]
+    );
+    let whole = |cpu: &str, init: &str| {
+        let mut whole = with(spec("1", "i"), json!({"resources": resources(cpu)}));
+        whole["initContainers"] = json!([{"name": "first", "image": "i", "resources": resources(init)}]);
+        whole
+    };
+    let old = made(pods, &whole("2", "1"));
+    let resized = |spec: Value| {
+        let mut new = made(pods, &spec);
+        prepare_update(pods, "resize", &mut new, &old);
+        let faults = validate_update(pods, "resize", &new, &old);
+        (new, faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>())
+    };
+    let (new, faults) = resized(whole("3", "2"));
+    assert_eq!(faults, [""; 0]);
+    assert_eq!(new.pointer("/spec/resources/requests/cpu"), Some(&json!("3")));
+    assert_eq!(new.pointer("/spec/initContainers/0/resources/requests/cpu"), Some(&json!("2")));
+    let mut without = whole("3", "2");
+    without.as_object_mut().unwrap().remove("resources");
+    assert!(resized(without).1.contains(&"spec.resources.requests".to_owned()));
+
     let helper = with(spec("1", "i"), json!({"ephemeralContainers": [{"name": "b", "image": "d"}]}));
     let (with_helper, faults) = update("ephemeralcontainers", helper.clone());
     assert_eq!(faults, [""; 0]);

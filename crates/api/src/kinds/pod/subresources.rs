@@ -23,6 +23,9 @@ const NOT_FOR_EPHEMERAL: [&str; 9] = [
     "restartPolicyRules",
 ];
 
+/// What a kubelet's own pods have, which the API only shows.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What of a container can be resized.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
@@ -35,10 +38,16 @@ pub(super) fn keep_all_but_ephemeral(object: &mut Object, old: &Object) {
     });
 }
 
-/// The old pod with the new one's resources of containers.
+/// The old pod with the new one's resources, of its containers (also those that only run at the start) and of the whole (KEP-5419).
 pub(super) fn keep_all_but_resources(object: &mut Object, old: &Object) {
     let new = object.0.get("spec").cloned().unwrap_or_default();
     take_over(object, old, |spec| {
+        if let Some(whole) = new.get("resources").filter(|whole| !whole.is_null()) {
+            spec.insert("resources".into(), whole.clone());
+        } else if spec.contains_key("resources") {
+            // Validation tells who takes them away.
+            spec.insert("resources".into(), json!({}));
+        }
         for list in ["containers", "initContainers"] {
             let mut resized = new[list].as_array().into_iter().flatten();
             for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -46,10 +55,6 @@ pub(super) fn keep_all_but_resources(object: &mut Object, old: &Object) {
                     continue;
                 };
                 let Value::Object(container) = container else { continue };
-                // Containers that only run at the start are over when somebody could resize them.
-                if list == "initContainers" && container.get("restartPolicy") != Some(&json!("Always")) {
-                    continue;
-                }
                 for field in ["resources", "resizePolicy"] {
                     match by.get(field) {
                         Some(value) => container.insert(field.to_owned(), value.clone()),
@@ -156,20 +161,23 @@ pub(super) fn validate_resize(object: &Object, old: &Object, faults: &mut Faults
         let why = "Pod QOS Class may not change as a result of resizing";
         faults.push(Cause::invalid("spec", &json!(quality), why));
     }
+    if old.meta("annotations").is_some_and(|all| all.get(MIRROR).is_some()) {
+        faults.push(Cause::forbidden("spec", "static pods cannot be resized"));
+    }
+    validate_part(&new["resources"], &before["resources"], "spec.resources", faults);
     for list in ["containers", "initContainers"] {
         let pairs =
             new[list].as_array().into_iter().flatten().zip(before[list].as_array().into_iter().flatten());
         for (index, (new, before)) in pairs.enumerate() {
             let path = format!("spec.{list}[{index}].resources");
-            for part in ["requests", "limits"] {
-                validate_resized(
-                    &new["resources"][part],
-                    &before["resources"][part],
-                    &format!("{path}.{part}"),
-                    faults,
-                );
-            }
+            validate_part(&new["resources"], &before["resources"], &path, faults);
         }
+    }
+}
+
+fn validate_part(new: &Value, before: &Value, path: &str, faults: &mut Faults) {
+    for part in ["requests", "limits"] {
+        validate_resized(&new[part], &before[part], &format!("{path}.{part}"), faults);
     }
 }
 
