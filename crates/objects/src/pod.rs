@@ -36,7 +36,9 @@ pub const DEVICES_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 pub const REBALANCE: &str = "holdfast.dev/rebalance";
 
 /// The conditions that are read.
-const CONDITIONS: [&str; 4] = ["Ready", "PodScheduled", "DisruptionTarget", STOPS_WITH_LEASE];
+const CONDITIONS: [&str; 5] = ["Ready", "PodScheduled", "DisruptionTarget", RESIZE_PENDING, STOPS_WITH_LEASE];
+/// The condition that its host can't give it what it asks for by now, or ever (KEP-1287).
+const RESIZE_PENDING: &str = "PodResizePending";
 /// What a condition's status may be.
 const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 /// How far a pod may have come.
@@ -53,9 +55,17 @@ pub struct Pod {
     /// What its host says of it.
     pub status: Option<PodStatus>,
     node: Option<Arc<str>>,
+    /// What it takes of its node, if that isn't what it asks for.
+    taken: Option<Arc<PodSpec>>,
 }
 
 impl Pod {
+    /// What it takes of its node, as a spec: what it asks for, and while it is resized whatever is the most of that and of what it has there;
+    /// what it has, where its node will never give it what it asks for (KEP-1287).
+    pub fn taken(&self) -> Option<&Arc<PodSpec>> {
+        self.taken.as_ref().or(self.spec.as_ref())
+    }
+
     /// The node that it is placed on.
     pub fn node(&self) -> Option<&str> {
         self.node.as_deref()
@@ -80,15 +90,73 @@ struct Stored {
     #[serde(deserialize_with = "crate::metadata::<_, ReadAnnotations>")]
     metadata: Metadata,
     spec: Option<PodSpec>,
-    status: Option<PodStatus>,
+    status: Option<StoredStatus>,
 }
 
 impl From<Stored> for Pod {
     fn from(Stored { metadata, mut spec, status }: Stored) -> Self {
         let node = spec.as_mut().and_then(|spec| spec.node_name.take());
         let node = node.filter(|name| !name.is_empty()).map(|name| shared_text(&name));
+        let taken =
+            spec.as_ref().zip(status.as_ref()).and_then(|(spec, status)| resized(spec, status)).map(Arc::new);
         let spec = spec.map(|spec| shared_spec(spec, &metadata));
-        Pod { metadata, spec, status, node }
+        Pod { metadata, spec, status: status.map(PodStatus::from), node, taken }
+    }
+}
+
+/// The spec with the requests that count while it is resized, if they are others than its own.
+fn resized(spec: &PodSpec, status: &StoredStatus) -> Option<PodSpec> {
+    let is_never =
+        |c: &StoredCondition| c.kind == RESIZE_PENDING && c.reason.as_deref() == Some("Infeasible");
+    let is_infeasible = status.conditions.iter().flatten().any(is_never);
+    let counts = |asked: &Option<Resources>, held: Held| held.counted(asked.as_ref(), is_infeasible);
+    // Statuses stand in the order of the spec. Most pods are at no resize: they aren't copied.
+    let init = spec.init_containers.iter().flatten().zip(status.init_container_statuses.iter().flatten());
+    let mains = spec.containers.iter().zip(status.container_statuses.iter().flatten());
+    let mut pairs = init.chain(mains);
+    let whole = counts(&spec.resources, Held(status.allocated_resources.as_ref(), status.resources.as_ref()));
+    if whole.is_none() && !pairs.any(|(asks, told)| counts(&asks.resources, told.held()).is_some()) {
+        return None;
+    }
+    let mut counted = spec.clone();
+    counted.resources = whole.or(counted.resources);
+    let init =
+        counted.init_containers.iter_mut().flatten().zip(status.init_container_statuses.iter().flatten());
+    let mains = counted.containers.iter_mut().zip(status.container_statuses.iter().flatten());
+    for (asks, told) in init.chain(mains) {
+        asks.resources = counts(&asks.resources, told.held()).or(asks.resources.take());
+    }
+    Some(counted)
+}
+
+impl StoredContainer {
+    fn held(&self) -> Held<'_> {
+        Held(self.allocated_resources.as_ref(), self.resources.as_ref())
+    }
+}
+
+/// What a pod, or a container of it, was given by its host, and has.
+struct Held<'a>(Option<&'a BTreeMap<String, Quantity>>, Option<&'a Resources>);
+
+impl Held<'_> {
+    /// The requests that count, if they are others than those that are asked for: the most of all, or what is held alone.
+    fn counted(&self, asked: Option<&Resources>, is_infeasible: bool) -> Option<Resources> {
+        let milli = |of: &Quantity| machinery::Quantity::parse(&of.0).map_or(0, |quantity| quantity.milli());
+        let asked = asked.and_then(|asked| asked.requests.as_ref());
+        let has = self.1.and_then(|has| has.requests.as_ref());
+        let mut counted: Option<BTreeMap<String, Quantity>> = None;
+        for (list, replaces) in [(self.0, is_infeasible), (has, false)] {
+            for (name, amount) in list.into_iter().flatten() {
+                let known = counted.as_ref().or(asked).and_then(|list| list.get(name));
+                if known != Some(amount)
+                    && (replaces || known.is_none_or(|known| milli(amount) > milli(known)))
+                {
+                    let counted = counted.get_or_insert_with(|| asked.cloned().unwrap_or_default());
+                    counted.insert(name.clone(), amount.clone());
+                }
+            }
+        }
+        counted.map(|requests| Resources { requests: Some(requests) })
     }
 }
 
@@ -224,9 +292,21 @@ struct StoredStatus {
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
     pod_ips: Option<Vec<StoredAddress>>,
-    container_statuses: Option<Box<[ContainerStatus]>>,
-    init_container_statuses: Option<Box<[ContainerStatus]>>,
+    container_statuses: Option<Vec<StoredContainer>>,
+    init_container_statuses: Option<Vec<StoredContainer>>,
     resource_claim_statuses: Option<Box<[PodResourceClaimStatus]>>,
+    allocated_resources: Option<BTreeMap<String, Quantity>>,
+    resources: Option<Resources>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StoredContainer {
+    restart_count: i32,
+    #[serde(rename = "state", deserialize_with = "end")]
+    ended: Option<Timestamp>,
+    allocated_resources: Option<BTreeMap<String, Quantity>>,
+    resources: Option<Resources>,
 }
 
 #[derive(Default, Deserialize)]
@@ -246,13 +326,6 @@ struct StoredAddress {
     ip: String,
 }
 
-// By hand: derived, it would borrow the texts that are constants from what is read.
-impl<'de> Deserialize<'de> for PodStatus {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        StoredStatus::deserialize(from).map(PodStatus::from)
-    }
-}
-
 impl From<StoredStatus> for PodStatus {
     fn from(stored: StoredStatus) -> Self {
         let listed = stored.pod_ips.iter().flatten().filter_map(|address| address.ip.parse().ok());
@@ -260,14 +333,19 @@ impl From<StoredStatus> for PodStatus {
         if addresses.is_empty() {
             addresses.extend(stored.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
         }
+        let of = |told: Option<Vec<StoredContainer>>| -> Box<[ContainerStatus]> {
+            let told = told.unwrap_or_default().into_iter();
+            told.map(|StoredContainer { restart_count, ended, .. }| ContainerStatus { restart_count, ended })
+                .collect()
+        };
         let nominated = stored.nominated_node_name.filter(|name| !name.is_empty());
         PodStatus {
             phase: stored.phase.and_then(|phase| one_of(&PHASES, &phase)),
             conditions: stored.conditions.into_iter().flatten().filter_map(Condition::read).collect(),
             nominated_node_name: nominated.map(|name| shared_text(&name)),
             addresses: addresses.into(),
-            container_statuses: stored.container_statuses.unwrap_or_default(),
-            init_container_statuses: stored.init_container_statuses.unwrap_or_default(),
+            container_statuses: of(stored.container_statuses),
+            init_container_statuses: of(stored.init_container_statuses),
             resource_claim_statuses: stored.resource_claim_statuses.unwrap_or_default(),
         }
     }
@@ -290,13 +368,11 @@ fn one_of(known: &[&'static str], text: &str) -> Option<&'static str> {
 }
 
 /// What a pod's host says of a container.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ContainerStatus {
     /// How often it was started again.
     pub restart_count: i32,
     /// When it ended, if it has.
-    #[serde(rename = "state", deserialize_with = "end")]
     pub ended: Option<Timestamp>,
 }
 
@@ -363,6 +439,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_that_is_resized_takes_the_most_of_what_it_asks_for_and_has() {
+        let pod = |asks: &str, given: &str, has: &str, reason: &str| -> Pod {
+            let requests = |cpu: &str| json!({"requests": {"cpu": cpu}});
+            let container = json!({"name": "c", "resources": requests(asks)});
+            let told = json!({"name": "c", "allocatedResources": {"cpu": given}, "resources": requests(has)});
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [container]},
+                "status": {"containerStatuses": [told],
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}}))
+            .unwrap()
+        };
+        for (asks, given, has, reason, takes) in [
+            ("1", "1", "1", "", "1"),
+            ("2", "1", "1", "Deferred", "2"),
+            ("1", "1", "2", "", "2"),
+            ("500m", "2", "1", "", "2"),
+            ("1000", "1", "1", "Infeasible", "1"),
+            ("1000", "1", "2", "Infeasible", "2"),
+        ] {
+            let pod = pod(asks, given, has, reason);
+            let of = |spec: &PodSpec| {
+                spec.containers[0].resources.clone().unwrap().requests.unwrap()["cpu"].0.clone()
+            };
+            assert_eq!(of(pod.taken().unwrap()), takes, "{asks} {given} {has} {reason}");
+            assert_eq!(of(pod.spec.as_ref().unwrap()), asks);
+        }
+    }
 
     #[test]
     fn a_pod_keeps_what_is_read_of_it_and_nothing_else() {

@@ -445,7 +445,7 @@ fn counts_the_same(old: &Pod, new: &Pod) -> bool {
     is_leaving(old) == is_leaving(new)
         && old.metadata.labels == new.metadata.labels
         && old.metadata.owner_references == new.metadata.owner_references
-        && match (&old.spec, &new.spec) {
+        && match (old.taken(), new.taken()) {
             (Some(old), Some(new)) => asks_the_same(old, new),
             (old, new) => old.is_none() && new.is_none(),
         }

@@ -88,7 +88,7 @@ impl HostRow {
     pub fn add(&mut self, pod: &Arc<Pod>, class: &Arc<Class>, attached: &[Attached]) {
         self.pods.push(pod.clone());
         self.attachments.add(attached);
-        if let Some(spec) = &pod.spec {
+        if let Some(spec) = pod.taken() {
             request::add(&mut self.requested, &request::of(spec));
             for (sum, more) in self.weight.iter_mut().zip(request::weight(spec)) {
                 *sum = sum.saturating_add(more);
@@ -119,7 +119,7 @@ impl HostRow {
         if let Some(at) = self.pods.iter().position(|other| Arc::ptr_eq(other, pod)) {
             self.pods.swap_remove(at);
         }
-        if let Some(spec) = &pod.spec {
+        if let Some(spec) = pod.taken() {
             request::subtract(&mut self.requested, &request::of(spec));
             for (sum, less) in self.weight.iter_mut().zip(request::weight(spec)) {
                 *sum = sum.saturating_sub(less);

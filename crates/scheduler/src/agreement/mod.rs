@@ -252,7 +252,7 @@ proptest! {
                     pod.metadata.deletion_timestamp = Some(time);
                 }),
                 Step::Finish(name) => world.change(name, &mut cluster, |pod| {
-                    pod.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
+                    pod.status = Some(objects::PodStatus { phase: Some("Succeeded"), ..Default::default() });
                 }),
                 Step::Relabel(name, app) => world.change(name, &mut cluster, |pod| {
                     pod.metadata.labels = Some(Arc::new(Labels::from([("app".to_owned(), format!("a{app}"))])));
