@@ -88,6 +88,15 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// What runs or ran, also under former agents; what can't be taken over is ended first.
     fn found(&self) -> BoxFuture<'_, Vec<Found>>;
 
+    /// Gives a container that runs other amounts of the machine, without a restart; without a container, its pod as a whole. What nothing on
+    /// this host holds it to is passed over, as when it starts.
+    fn update_resources<'a>(
+        &'a self,
+        uid: &'a str,
+        container: Option<&'a Which>,
+        amounts: cgroup::Amounts,
+    ) -> BoxFuture<'a, Result<(), RunError>>;
+
     /// What each container uses that runs, with when it began.
     fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>>;
 

@@ -11,8 +11,10 @@ use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 use super::record::{
     ContainerRecord, Ending, Failure, PodRecord, Preparation, Stage, Stop, StopStep, Terminated, Then,
 };
+use super::resize::{self, Resizing};
 use super::{all_containers, ephemeral_containers, is_sidecar, uid};
 use crate::clock::Now;
+use crate::container::cgroup;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,8 @@ pub(crate) enum Action {
         /// SIGKILL.
         kill: bool,
     },
+    /// Bring what runs to what the pod was given.
+    Resize(Resizing),
     /// All is dead: clean up.
     Finish(Then),
     /// Tell people.
@@ -69,11 +73,17 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    fn wake_at(&mut self, at: Duration) {
+    pub(super) fn wake_at(&mut self, at: Duration) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn event(&mut self, warning: bool, reason: &'static str, message: String, container: Option<&str>) {
+    pub(super) fn event(
+        &mut self,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+        container: Option<&str>,
+    ) {
         let container = container.map(str::to_owned);
         self.actions.push(Action::Event { warning, reason, message, container });
     }
@@ -108,6 +118,7 @@ pub(crate) fn decide(pod: &Pod, record: &mut PodRecord, now: Now) -> Decision {
     } else if record.refused.is_some() {
     } else if prepared(record, now, &mut decision) {
         run(pod, record, now, &mut decision);
+        resize::follow(pod, record, now, &mut decision);
         stops(pod, record, now, &mut decision);
     }
     if !record.finishing && record.hold_status_until > now.elapsed {
@@ -315,7 +326,9 @@ fn start_if_due(
         tell_of_waiting(container, spec, now, decision);
         return;
     }
+    container.given = spec.resources.clone().unwrap_or_default();
     start(container, &spec.name, decision);
+    record.resize.given.get_or_insert_with(|| cgroup::of_pod(pod));
 }
 
 /// How long it is said that an image could not be pulled, before it is said that it is waited for.

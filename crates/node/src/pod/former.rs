@@ -79,10 +79,14 @@ pub(crate) fn take_over(
         container.image_id = told.image_id.clone();
         container.last = told.last_state.as_ref().and_then(|state| ended(state, told, pod));
     }
+    // An older agent's status says nothing of them.
+    let given = told.and_then(|told| told.resources.as_ref()).or(spec.resources.as_ref());
+    container.given = given.cloned().unwrap_or_default();
     container.restarts = attempt;
     container.attempted = true;
     let since = Now { wall: since, ..now };
-    container.stage = Stage::Running(Running { since, started, asked_ready, ready, stop: None });
+    container.stage =
+        Stage::Running(Running { since, started, asked_ready, ready, stop: None, is_resized: false });
     Past { started, ready }
 }
 

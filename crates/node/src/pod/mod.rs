@@ -5,6 +5,7 @@ mod decide;
 mod former;
 mod names;
 mod record;
+mod resize;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -19,4 +20,5 @@ pub(crate) use record::{
     ContainerEnd, Failure, LEASE_AWAITED, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage,
     StartError, Then,
 };
+pub(crate) use resize::{Allocation, Change, Pending, Resized, Resizing, judge, message};
 pub(crate) use status::{WITHOUT_LEASE, difference, is_ready, status, stops_with, without_nulls};

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use membership::lease::Epoch;
 
 use super::back_off;
+use super::resize::Resize;
 use crate::clock::Now;
 
 /// Everything known of one pod beside its object.
@@ -41,6 +43,8 @@ pub(crate) struct PodRecord {
     pub goes_on: bool,
     /// Whether it does so though it must not run twice: then it says that.
     pub lacks_lease: bool,
+    /// How far its resize is, if it is at one.
+    pub resize: Resize,
 }
 
 /// Why a pod failed, beyond what its containers did.
@@ -115,6 +119,8 @@ pub(crate) struct ContainerRecord {
     pub image_id: String,
     /// Whether the next start is another attempt than the last.
     pub attempted: bool,
+    /// What its life has of the machine, in the words of the spec.
+    pub given: ResourceRequirements,
 }
 
 impl Default for ContainerRecord {
@@ -129,6 +135,7 @@ impl Default for ContainerRecord {
             lacks: String::new(),
             image_id: String::new(),
             attempted: false,
+            given: ResourceRequirements::default(),
         }
     }
 }
@@ -173,6 +180,8 @@ pub(crate) struct Running {
     pub ready: bool,
     /// Set once it must end.
     pub stop: Option<Stop>,
+    /// Whether it ends to be started with other resources.
+    pub is_resized: bool,
 }
 
 /// The end of one process, step by step.
@@ -346,6 +355,7 @@ impl PodRecord {
             stops_with: None,
             goes_on: false,
             lacks_lease: false,
+            resize: Resize::default(),
         }
     }
 
@@ -380,6 +390,7 @@ impl PodRecord {
                     asked_ready: readiness,
                     ready: !startup && !readiness,
                     stop: None,
+                    is_resized: false,
                 });
             }
             Err(StartError::Config(message)) => {
@@ -421,7 +432,7 @@ impl PodRecord {
     pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, outcome: ContainerEnd, now: Now) {
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
-        let since = running.since;
+        let (since, is_resized) = (running.since, running.is_resized);
         let ContainerEnd { code, signal, message, reason, at } = outcome;
         let exit = Terminated {
             id: id.to_owned(),
@@ -432,6 +443,13 @@ impl PodRecord {
             started_at: Some(since.wall),
             finished_at: Some(at.unwrap_or(now.wall)),
         };
+        if is_resized {
+            // Whatever its policy says of ends, and at once: it didn't fail.
+            container.last = Some(exit);
+            let (reason, message) = Default::default();
+            container.stage = Stage::Waiting { reason, message, retry: now.elapsed };
+            return;
+        }
         container.end(exit, now.elapsed.saturating_sub(since.elapsed), now);
     }
 

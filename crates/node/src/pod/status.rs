@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use membership::lease::Epoch;
 use objects::STOPS_WITH_LEASE;
 use serde_json::{Map, Value, json};
@@ -45,6 +45,12 @@ pub(crate) fn status(pod: &Pod, stored: &Value, record: &PodRecord, host: IpAddr
     if !init_specs.is_empty() {
         let list = init_specs.iter().map(|c| container_status(pod, c, true, record)).collect();
         status.insert("initContainerStatuses".into(), Value::Array(list));
+    }
+    if let Some(whole) = &spec.resources {
+        // Until all of a resize is done it has what it had.
+        let told = pod.status.as_ref().and_then(|status| status.resources.as_ref());
+        let has = told.filter(|_| record.resize.progress.is_some()).unwrap_or(whole);
+        put_resources(&mut status, whole, has);
     }
     let list = spec.containers.iter().map(|c| container_status(pod, c, false, record)).collect();
     status.insert("containerStatuses".into(), Value::Array(list));
@@ -200,15 +206,24 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
         let why = "This pod was started without its host's lease, and goes on when that is over".to_owned();
         wanted.push((STOPS_WITH_LEASE, false, Some((WITHOUT_LEASE, why))));
     }
-    let generation = pod.metadata.generation;
+    let own = pod.metadata.generation;
+    let mut wanted: Vec<_> = wanted.into_iter().map(|(kind, holds, why)| (kind, own, holds, why)).collect();
+    if let (Some(pending), None) = (&record.resize.pending, &over) {
+        let why = Some((pending.reason(), pending.message.clone()));
+        wanted.push((RESIZE[0], pending.generation, true, why));
+    }
+    if let (Some(progress), None) = (&record.resize.progress, &over) {
+        let why = progress.error.clone().map(|error| ("Error", error));
+        wanted.push((RESIZE[1], progress.generation, true, why));
+    }
     let mut list: Vec<Value> = Vec::with_capacity(wanted.len());
-    for (kind, holds, why) in &wanted {
+    for (kind, generation, holds, why) in &wanted {
         let status = if *holds { "True" } else { "False" };
         let before = condition(stored, kind).filter(|c| c["status"] == status);
         let since = before.and_then(|c| c["lastTransitionTime"].as_str()).map(str::to_owned);
         let mut condition = Map::new();
         condition.insert("type".into(), (*kind).into());
-        if let Some(generation) = generation {
+        if let Some(generation) = *generation {
             condition.insert("observedGeneration".into(), generation.into());
         }
         condition.insert("status".into(), status.into());
@@ -222,8 +237,24 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
         list.push(Value::Object(condition));
     }
     let others = stored["conditions"].as_array().into_iter().flatten();
-    list.extend(others.filter(|c| !wanted.iter().any(|(kind, ..)| c["type"] == *kind)).cloned());
+    let is_said =
+        |c: &Value| RESIZE.iter().chain(wanted.iter().map(|(kind, ..)| kind)).any(|kind| c["type"] == *kind);
+    list.extend(others.filter(|c| !is_said(c)).cloned());
     Value::Array(list)
+}
+
+/// What is said of a resize, and only while it is so: that it waits, and that it is being done.
+const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// What was given (`allocatedResources`), and what is there. Nothing is said of nothing.
+fn put_resources(status: &mut Map<String, Value>, given: &ResourceRequirements, has: &ResourceRequirements) {
+    for (field, value) in [("allocatedResources", json!(given.requests)), ("resources", json!(has))] {
+        if value.as_object().is_some_and(|map| !map.is_empty()) {
+            status.insert(field.into(), value);
+        } else {
+            status.remove(field);
+        }
+    }
 }
 
 /// Why a pod doesn't stop with the lease: in that condition, and of the Event about it.
@@ -322,6 +353,9 @@ fn container_status(pod: &Pod, spec: &Container, is_init: bool, record: &PodReco
         _ => false,
     };
     status.insert("started".into(), started.into());
+    let given = spec.resources.clone().unwrap_or_default();
+    let has = if running { container.given.clone() } else { given.clone() };
+    put_resources(&mut status, &given, &has);
     Value::Object(status)
 }
 

@@ -38,6 +38,7 @@ impl Table {
             Action::Signal { container, kill, .. } => {
                 format!("{} {container}", if kill { "kill" } else { "term" })
             }
+            Action::Resize(_) => "resize".into(),
             Action::Finish(then) => format!("finish {then:?}"),
             Action::Event { reason, .. } => format!("event {reason}"),
         };

@@ -70,6 +70,13 @@ pub(super) fn carry_out(
                 host.runtime.signal(&process.target.which, signal);
             }
         }
+        Action::Resize(resizing) => {
+            let allocation = entry.allocated.clone();
+            work.spawn_in(info_span!("resize", pod = subject(&pod)), async move {
+                let done = host.resize(&id, &allocation, &resizing).await;
+                let _ = reports.send(Report::Resized(id, resizing, done));
+            });
+        }
         Action::Finish(then) => {
             let wanted = status(&pod, &entry.stored, &entry.record, host.address, now);
             let last = difference(&entry.stored, &wanted);

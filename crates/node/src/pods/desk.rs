@@ -18,6 +18,7 @@ use super::acting::{carry_out, say};
 use super::entry::{Entry, evicted, found, note, prepared, started};
 use super::handler::{admit, refusal};
 use super::life::{Report, begin, outcome, watch_over};
+use super::resizing::{former_allocation, judge_deferred, judge_resize, resized};
 use crate::clock::Now;
 use crate::pod::{
     Preparation, Then, container, container_id, decide, is_over, must_end, resume, subject, take_over, uid,
@@ -242,7 +243,7 @@ impl Desk {
             self.gone(&kv.key);
         }
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.pod = Arc::new(pod);
+            entry.take(pod);
             entry.stored = stored;
             entry.revision = kv.mod_revision;
             entry.wake = Some(Duration::ZERO);
@@ -254,7 +255,8 @@ impl Desk {
             self.host.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
         self.by_key.insert(kv.key.clone(), id.clone());
-        let mut entry = Entry::new(kv, pod, stored, record);
+        let allocated = former_allocation(&self.host, &pod);
+        let mut entry = Entry::new(kv, pod, allocated, stored, record);
         let known = self.found.remove(&id);
         if known.is_none() {
             admit(&self.host, &mut entry);
@@ -293,6 +295,7 @@ impl Desk {
                 watch_over(host.clone(), pod.clone(), target, ends, Some(past), reports),
             );
         }
+        entry.record.resume_resize(&pod);
         if is_over(&pod) || pod.metadata.deletion_timestamp.is_some() {
             return;
         }
@@ -353,6 +356,7 @@ impl Desk {
     /// Decides for every pod that something happened to or whose time has come.
     fn step_due(&mut self) {
         let now = self.host.clock.now();
+        judge_deferred(&self.host, &mut self.entries);
         let due: Vec<String> = self
             .entries
             .iter()
@@ -370,6 +374,7 @@ impl Desk {
     }
 
     fn step(&mut self, id: &str, now: Now) {
+        judge_resize(&self.host, &mut self.entries, id);
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.bind(&self.host);
         let decision = decide(&entry.pod, &mut entry.record, now);
@@ -435,7 +440,7 @@ impl Desk {
         let now = self.host.clock.now();
         let id = match &report {
             Report::Prepared(id, _) | Report::Written(id, _) | Report::Finished(id) => id.clone(),
-            Report::Evicted(id, ..) => id.clone(),
+            Report::Evicted(id, ..) | Report::Resized(id, ..) => id.clone(),
             Report::Started(which, _) | Report::Exited(which, ..) => which.uid.clone(),
             Report::Found(which, _) | Report::PreStopDone(which, _) => which.uid.clone(),
         };
@@ -459,6 +464,7 @@ impl Desk {
                 }
                 entry.record.pre_stop_done(&which.container, which.attempt);
             }
+            Report::Resized(_, resizing, done) => resized(&self.host, entry, resizing, done, now),
             Report::Written(_, result) => {
                 entry.writing = false;
                 match result {

@@ -14,8 +14,8 @@ use super::PodHost;
 use super::life::Started;
 use crate::clock::Now;
 use crate::pod::{
-    Failure, LEASE_AWAITED, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then, container,
-    container_id, is_over, is_ready, subject, uid,
+    Allocation, Failure, LEASE_AWAITED, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then,
+    container, container_id, is_over, is_ready, subject, uid,
 };
 use crate::probe::Finding;
 use crate::runtime::Which;
@@ -24,8 +24,12 @@ use crate::runtime::Which;
 pub(super) struct Entry {
     /// Where its object lies.
     pub(super) key: Bytes,
-    /// Its object.
+    /// Its object, with the resources that the host gave it.
     pub(super) pod: Arc<Pod>,
+    /// These.
+    pub(super) allocated: Allocation,
+    /// What it asks for.
+    pub(super) asked: Allocation,
     /// Its status as stored.
     pub(super) stored: Value,
     /// The revision of its object.
@@ -60,10 +64,20 @@ pub(super) struct Entry {
 
 impl Entry {
     /// A pod as it is read for the first time.
-    pub(super) fn new(kv: &KeyValue, pod: Pod, stored: Value, record: PodRecord) -> Self {
+    pub(super) fn new(
+        kv: &KeyValue,
+        mut pod: Pod,
+        allocated: Allocation,
+        stored: Value,
+        record: PodRecord,
+    ) -> Self {
+        let asked = Allocation::of(&pod);
+        allocated.put_into(&mut pod);
         Entry {
             key: kv.key.clone(),
             pod: Arc::new(pod),
+            allocated,
+            asked,
             told_ready: is_ready(&stored),
             stored,
             revision: kv.mod_revision,
@@ -80,6 +94,15 @@ impl Entry {
             released: false,
             told_failure: String::new(),
         }
+    }
+}
+
+impl Entry {
+    /// Its object has changed.
+    pub(super) fn take(&mut self, mut pod: Pod) {
+        self.asked = Allocation::of(&pod);
+        self.allocated.put_into(&mut pod);
+        self.pod = Arc::new(pod);
     }
 }
 

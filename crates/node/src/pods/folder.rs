@@ -63,6 +63,11 @@ impl Folders {
         self.pod(uid).join("scratch").join(container)
     }
 
+    /// What the host gave a pod that was resized.
+    pub(crate) fn allocation(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("allocation.json")
+    }
+
     /// The folder that its processes start in.
     pub(crate) fn work(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("work")

@@ -33,8 +33,7 @@ impl PodHost {
 fn room(volume: &Volume, pod: &Pod, memory: u64) -> u64 {
     let said = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
     let said = said.and_then(|limit| u64::try_from(in_units(&limit.0, "1")?).ok()).filter(|limit| *limit > 0);
-    let of_pod = cgroup::of_pod(pod).into_iter().find(|(file, _)| *file == "memory.max");
-    let of_pod = of_pod.and_then(|(_, limit)| limit.parse().ok());
+    let of_pod = cgroup::of_pod(pod).memory.filter(|limit| *limit > 0);
     [said, of_pod].into_iter().flatten().fold(memory, u64::min)
 }
 

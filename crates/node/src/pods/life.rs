@@ -15,7 +15,7 @@ use super::image::complete;
 use super::live::Live;
 use crate::container::last_words;
 use crate::images::Image;
-use crate::pod::{ContainerEnd, Failure, PrepareError, StartError, container};
+use crate::pod::{ContainerEnd, Failure, PrepareError, Resized, Resizing, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
 use crate::runtime::{Begun, Bundle, Exit, Program, RunError, Which};
 
@@ -35,6 +35,8 @@ pub(crate) enum Report {
     Found(Which, Finding),
     /// A preStop hook is over.
     PreStopDone(Which, Result<(), String>),
+    /// A resize was tried.
+    Resized(String, Resizing, Resized),
     /// A status was written, or not.
     Written(String, Result<(), machinery::Status>),
     /// A pod must go, for the host's sake, and has so long to end.

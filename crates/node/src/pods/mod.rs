@@ -13,6 +13,7 @@ mod life;
 mod live;
 mod pod_host;
 mod residents;
+mod resizing;
 mod sandbox;
 mod single;
 mod sysctls;

@@ -23,7 +23,7 @@ use super::launch::Launcher;
 use super::link::Link;
 use super::session::{CommandEnd, Ours, begun, exit, output_pipe, system};
 use super::usage::Running;
-use crate::container::cgroup::{Cgroups, Memory};
+use crate::container::cgroup::{Amounts, Cgroups, Memory};
 use crate::container::{LogProgress, Terminal, end_leftovers};
 use crate::host::Isolation;
 use crate::oci::{Namespace, Wanted};
@@ -127,7 +127,7 @@ impl ShimRuntime {
     async fn cgroup(&self, which: &Which, program: &Program) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
         cgroups.remove_former(&which.uid, &which.container).await;
-        let (which, wanted) = (which.clone(), program.cgroup().clone());
+        let (which, wanted) = (which.clone(), *program.cgroup());
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
         let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
         Ok(vec![tasks::blocking(span, made).await.map_err(io::Error::other)??])
@@ -422,6 +422,22 @@ impl Runtime for ShimRuntime {
             }
             end_leftovers(self.pods.clone(), move |uid| spared.contains(uid)).await;
             found
+        }
+        .boxed()
+    }
+
+    fn update_resources<'a>(
+        &'a self,
+        uid: &'a str,
+        container: Option<&'a Which>,
+        amounts: Amounts,
+    ) -> BoxFuture<'a, Result<(), RunError>> {
+        async move {
+            let Some(cgroups) = self.cgroups.clone() else { return Ok(()) };
+            let (uid, name) = (uid.to_owned(), container.map(|which| which.container.clone()));
+            let span = info_span!("update a cgroup", uid, container = name);
+            let update = move || cgroups.update(&uid, name.as_deref(), amounts);
+            tasks::blocking(span, update).await.map_err(system)?.map_err(system)
         }
         .boxed()
     }

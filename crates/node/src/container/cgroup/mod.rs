@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{AccessFlags, UnlinkatFlags, access, unlinkat};
 
-pub(crate) use values::{Values, of_container, of_pod};
+pub(crate) use values::{Amounts, of_container, of_pod};
 
 /// The folder of all that is ours.
 const OURS: &str = "holdfast";
@@ -100,10 +100,42 @@ impl Cgroups {
     pub(crate) fn of_container(&self, uid: &str, container: &str, wanted: &Wanted) -> io::Result<OwnedFd> {
         let pod = make(self.node.as_fd(), OsStr::new(&pod_name(uid)?))?;
         give(pod.as_fd());
-        put(pod.as_fd(), &wanted.pod);
+        put(pod.as_fd(), &wanted.pod.v2());
         let container = make(pod.as_fd(), OsStr::new(single(container)?))?;
-        put(container.as_fd(), &wanted.container);
+        put(container.as_fd(), &wanted.container.v2());
+        // A container that is out of memory ends as a whole, rather than by one of its processes.
+        put(container.as_fd(), &vec![("memory.oom.group", "1".to_owned())]);
         Ok(container)
+    }
+
+    /// Gives a container's cgroup other values, or without a name its pod's. Fine if there is none.
+    ///
+    /// # Errors
+    /// What the kernel didn't take. Of a controller that the host hasn't got nothing is asked.
+    pub(crate) fn update(&self, uid: &str, container: Option<&str>, amounts: Amounts) -> io::Result<()> {
+        let folder = || -> io::Result<OwnedFd> {
+            let pod = openat(&self.node, pod_name(uid)?.as_str(), FOLDER, Mode::empty())?;
+            match container {
+                Some(name) => Ok(openat(&pod, single(name)?, FOLDER, Mode::empty())?),
+                None => Ok(pod),
+            }
+        };
+        let folder = match folder() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            folder => folder?,
+        };
+        for (file, value) in amounts.v2() {
+            match write(folder.as_fd(), file, &value) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("{file} doesn't take {value:?}: {error}"),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What a container uses, as far as its cgroup says.
@@ -208,10 +240,10 @@ fn number(text: &str, name: &str) -> Option<u64> {
 }
 
 /// What the cgroups of a container and of its pod are to be given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    pub pod: Values,
-    pub container: Values,
+    pub pod: Amounts,
+    pub container: Amounts,
 }
 
 /// Kills all that is in a cgroup and beneath it, at once: what is forked meanwhile dies too (cgroup-v2.rst, `cgroup.kill`).
@@ -285,7 +317,7 @@ fn give(cgroup: BorrowedFd<'_>) {
     }
 }
 
-fn put(cgroup: BorrowedFd<'_>, values: &Values) {
+fn put(cgroup: BorrowedFd<'_>, values: &values::Values) {
     for (file, value) in values {
         if let Err(error) = write(cgroup, file, value)
             && error.kind() != io::ErrorKind::NotFound

@@ -16,32 +16,30 @@ const LEAST_QUOTA: u64 = 1_000;
 const SHARES: (u64, u64) = (2, 262_144);
 
 /// Values for files of a cgroup, by the files' names.
-pub(crate) type Values = Vec<(&'static str, String)>;
+pub(super) type Values = Vec<(&'static str, String)>;
 
-/// What of the machine a pod, or a container of it, asks for.
+/// What of the machine a pod, or a container of it, asks for. Processors are counted in thousandths, memory in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Amounts {
-    /// Requested processor time, in thousandths.
-    request: u64,
-    /// The most of it, if there is a limit.
-    cpu: Option<u64>,
-    /// The most memory in bytes, if there is a limit.
-    memory: Option<u64>,
+pub(crate) struct Amounts {
+    /// Requested processor time.
+    pub cpu_request: u64,
+    /// Requested memory.
+    pub memory_request: u64,
+    /// The most processor time, if there is a limit.
+    pub cpu: Option<u64>,
+    /// The most memory, if there is a limit.
+    pub memory: Option<u64>,
 }
 
-/// The values of a container's own cgroup.
-pub(crate) fn of_container(container: &Container) -> Values {
-    let amounts = Amounts::of(container.resources.as_ref());
-    let mut values = values(amounts);
-    // A container that is out of memory ends as a whole, rather than by one of its processes.
-    values.push(("memory.oom.group", "1".into()));
-    values
+/// What a container asks for.
+pub(crate) fn of_container(container: &Container) -> Amounts {
+    Amounts::of(container.resources.as_ref())
 }
 
-/// The values of the cgroup that all of a pod's containers are in. A limit is there if each of them has one, or if
-/// the pod as a whole names it (KEP-2837).
-pub(crate) fn of_pod(pod: &Pod) -> Values {
-    let Some(spec) = &pod.spec else { return Vec::new() };
+/// What all of a pod's containers ask for together. A limit is there if each of them has one, or if the pod as a whole
+/// names it (KEP-2837).
+pub(crate) fn of_pod(pod: &Pod) -> Amounts {
+    let Some(spec) = &pod.spec else { return Amounts::default() };
     let amounts = |container: &Container| Amounts::of(container.resources.as_ref());
     let mut all = spec.containers.iter().map(amounts).fold(Amounts::none(), Amounts::and);
     let (mut sidecars, mut peak) = (Amounts::none(), Amounts::none());
@@ -54,19 +52,21 @@ pub(crate) fn of_pod(pod: &Pod) -> Values {
     }
     all = all.and(sidecars).or(peak);
     let whole = spec.resources.as_ref();
-    if let Some(request) = whole.and_then(|whole| amount(whole.requests.as_ref(), "cpu", "1m")) {
-        all.request = request;
-    }
+    let requested = |name, unit| whole.and_then(|whole| amount(whole.requests.as_ref(), name, unit));
+    all.cpu_request = requested("cpu", "1m").unwrap_or(all.cpu_request);
+    all.memory_request = requested("memory", "1").unwrap_or(all.memory_request);
     all.cpu = whole.and_then(|whole| amount(whole.limits.as_ref(), "cpu", "1m")).or(all.cpu);
     all.memory = whole.and_then(|whole| amount(whole.limits.as_ref(), "memory", "1")).or(all.memory);
     let over = spec.overhead.as_ref();
     let add = |limit: &mut Option<u64>, over: Option<u64>| {
         *limit = limit.map(|limit| limit.saturating_add(over.unwrap_or(0)));
     };
-    all.request = all.request.saturating_add(amount(over, "cpu", "1m").unwrap_or(0));
-    add(&mut all.cpu, amount(over, "cpu", "1m"));
-    add(&mut all.memory, amount(over, "memory", "1"));
-    values(all)
+    let (cpu, memory) = (amount(over, "cpu", "1m"), amount(over, "memory", "1"));
+    all.cpu_request = all.cpu_request.saturating_add(cpu.unwrap_or(0));
+    all.memory_request = all.memory_request.saturating_add(memory.unwrap_or(0));
+    add(&mut all.cpu, cpu);
+    add(&mut all.memory, memory);
+    all
 }
 
 fn amount(of: Option<&BTreeMap<String, Quantity>>, name: &str, unit: &str) -> Option<u64> {
@@ -78,60 +78,79 @@ fn amount(of: Option<&BTreeMap<String, Quantity>>, name: &str, unit: &str) -> Op
 impl Amounts {
     /// Of nobody at all: whose limits add up to nothing, which is a limit.
     fn none() -> Self {
-        Amounts { request: 0, cpu: Some(0), memory: Some(0) }
+        Amounts { cpu: Some(0), memory: Some(0), ..Amounts::default() }
     }
 
-    fn of(resources: Option<&ResourceRequirements>) -> Self {
+    /// What is asked for in these words. Who names a limit alone requests as much.
+    pub(crate) fn of(resources: Option<&ResourceRequirements>) -> Self {
         let requests = resources.and_then(|resources| resources.requests.as_ref());
         let limits = resources.and_then(|resources| resources.limits.as_ref());
-        let cpu = amount(limits, "cpu", "1m");
-        let request = match requests.is_some_and(|requests| requests.contains_key("cpu")) {
-            true => amount(requests, "cpu", "1m"),
-            false => cpu,
+        let (cpu, memory) = (amount(limits, "cpu", "1m"), amount(limits, "memory", "1"));
+        let request = |name, unit, limit| match requests.is_some_and(|requests| requests.contains_key(name)) {
+            true => amount(requests, name, unit),
+            false => limit,
         };
-        Amounts { request: request.unwrap_or(0), cpu, memory: amount(limits, "memory", "1") }
+        Amounts {
+            cpu_request: request("cpu", "1m", cpu).unwrap_or(0),
+            memory_request: request("memory", "1", memory).unwrap_or(0),
+            cpu,
+            memory,
+        }
     }
 
     /// Both at the same time.
     fn and(self, other: Self) -> Self {
         let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
         Amounts {
-            request: self.request.saturating_add(other.request),
+            cpu_request: self.cpu_request.saturating_add(other.cpu_request),
+            memory_request: self.memory_request.saturating_add(other.memory_request),
             cpu: sum(self.cpu, other.cpu),
             memory: sum(self.memory, other.memory),
         }
     }
 
-    /// One after the other.
-    fn or(self, other: Self) -> Self {
+    /// One after the other: of each the larger.
+    pub(crate) fn or(self, other: Self) -> Self {
         let most = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
         Amounts {
-            request: self.request.max(other.request),
+            cpu_request: self.cpu_request.max(other.cpu_request),
+            memory_request: self.memory_request.max(other.memory_request),
             cpu: most(self.cpu, other.cpu),
             memory: most(self.memory, other.memory),
         }
     }
+
+    /// The values of a cgroup of version 2.
+    pub(super) fn v2(self) -> Values {
+        let none = || "max".to_owned();
+        vec![
+            ("cpu.weight", weight(self.cpu_request).to_string()),
+            ("cpu.max", format!("{} {PERIOD}", self.quota().unwrap_or_else(none))),
+            ("memory.max", self.most_memory().unwrap_or_else(none)),
+        ]
+    }
+
+    /// The most time in a period, in microseconds.
+    fn quota(self) -> Option<String> {
+        let quota = |milli: u64| (milli.saturating_mul(PERIOD) / 1000).max(LEAST_QUOTA);
+        self.cpu.filter(|milli| *milli > 0).map(|milli| quota(milli).to_string())
+    }
+
+    fn most_memory(self) -> Option<String> {
+        self.memory.filter(|bytes| *bytes > 0).map(|bytes| bytes.to_string())
+    }
 }
 
-fn values(amounts: Amounts) -> Values {
-    let quota = amounts.cpu.filter(|milli| *milli > 0).map(|milli| {
-        let quota = milli.saturating_mul(PERIOD) / 1000;
-        quota.max(LEAST_QUOTA).to_string()
-    });
-    let memory = amounts.memory.filter(|bytes| *bytes > 0).map(|bytes| bytes.to_string());
-    let none = || "max".to_owned();
-    vec![
-        ("cpu.weight", weight(amounts.request).to_string()),
-        ("cpu.max", format!("{} {PERIOD}", quota.unwrap_or_else(none))),
-        ("memory.max", memory.unwrap_or_else(none)),
-    ]
+/// A request of thousandths of a processor as shares of cgroup v1.
+fn shares(milli: u64) -> u64 {
+    let (least, most) = SHARES;
+    (milli.saturating_mul(1024) / 1000).clamp(least, most)
 }
 
 /// A request of thousandths of a processor as a weight of cgroup v2 (1 to 10,000), by way of the shares of v1 (KEP-2254).
 fn weight(milli: u64) -> u64 {
     let (least, most) = SHARES;
-    let shares = (milli.saturating_mul(1024) / 1000).clamp(least, most);
-    1 + (shares - least) * 9999 / (most - least)
+    1 + (shares(milli) - least) * 9999 / (most - least)
 }
 
 #[cfg(test)]
@@ -146,7 +165,7 @@ mod tests {
 
     fn one(resources: Value) -> Values {
         let container = json!({"name": "main", "resources": resources});
-        of_container(&serde_json::from_value(container).unwrap())
+        of_container(&serde_json::from_value(container).unwrap()).v2()
     }
 
     fn texts(values: &Values) -> [&str; 3] {
@@ -177,7 +196,6 @@ mod tests {
         ] {
             assert_eq!(texts(&one(resources.clone())), values, "{resources}");
         }
-        assert!(one(json!({})).contains(&("memory.oom.group", "1".into())));
     }
 
     #[test]
@@ -210,7 +228,7 @@ mod tests {
                 ["39", "200000 100000", "5"],
             ),
         ] {
-            assert_eq!(texts(&of_pod(&pod(spec.clone()))), values, "{spec}");
+            assert_eq!(texts(&of_pod(&pod(spec.clone())).v2()), values, "{spec}");
         }
     }
 }
