@@ -3,11 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use grpc::{Broken, Code, Connection, Origin, Status};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, header};
+use grpc::{Code, Status};
 use prost::Message;
-use tokio::net::UnixStream;
 
 /// grpc-go's own limit of an answer (`defaultClientMaxReceiveMessageSize`).
 const LONGEST_ANSWER: usize = 4 << 20;
@@ -31,45 +28,14 @@ impl Failure {
     }
 }
 
-/// Connects, asks one thing, and hangs up: a driver that was started anew meanwhile is no special case.
+/// Asks a driver one thing.
 pub(crate) async fn call<A: Message + Default>(
     socket: &Path,
     method: &str,
     question: &impl Message,
     patience: Duration,
 ) -> Result<A, Failure> {
-    let answered = tokio::time::timeout(patience, ask(socket, method, question)).await;
-    let late = |_| Err(Status::new(Code::DeadlineExceeded, "context deadline exceeded"));
-    answered.unwrap_or_else(late).map_err(Failure)
-}
-
-async fn ask<A: Message + Default>(
-    socket: &Path,
-    method: &str,
-    question: &impl Message,
-) -> Result<A, Status> {
-    let unreachable = |why: &dyn std::fmt::Display| {
-        Status::unavailable(format_args!(
-            "connection error: desc = \"transport: Error while dialing: dial unix {}: {why}\"",
-            socket.display()
-        ))
-    };
-    let stream = UnixStream::connect(socket).await.map_err(|why| unreachable(&why))?;
-    let headers = HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static("holdfast"))]);
-    let origin = Origin { scheme: Scheme::HTTP, authority: Authority::from_static("localhost"), headers };
-    let opened = Connection::open(stream, origin, None, LONGEST_ANSWER).await;
-    let (connection, driver) = opened.map_err(|why| unreachable(&why))?;
-    let mut answer = std::pin::pin!(connection.unary::<A>(method, question));
-    let answer = tokio::select! {
-        biased;
-        answered = &mut answer => answered,
-        // The connection may end in the same moment as the answer arrives: then the answer counts.
-        _ = driver => answer.await,
-    };
-    answer.map_err(|broken| match broken {
-        Broken::Refused(status) => status,
-        other => Status::unavailable(other),
-    })
+    grpc::call_unix(socket, method, question, patience, LONGEST_ANSWER).await.map_err(Failure)
 }
 
 #[cfg(test)]

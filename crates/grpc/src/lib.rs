@@ -6,8 +6,10 @@ mod connection;
 mod frame;
 mod messages;
 mod status;
+mod unix;
 
 pub use connection::{Broken, Connection, Driver, Origin, Pings, Questions};
 pub use frame::Frames;
 pub use messages::Messages;
 pub use status::{Code, Status};
+pub use unix::call_unix;
