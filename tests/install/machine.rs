@@ -1,7 +1,7 @@
 //! A machine: a network namespace with one link, folders of its own, and the program.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -69,18 +69,34 @@ impl Machine {
         self.command(words).output().unwrap()
     }
 
+    /// Runs `holdfast join` with a token, which it reads.
+    fn run_join(&self, token: &str, words: &[&str]) -> Output {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Who is refused before may not read it.
+        let _ = writeln!(child.stdin.take().unwrap(), "{token}");
+        child.wait_with_output().unwrap()
+    }
+
+    /// Joins; what it said to stdout.
+    pub fn joins(&self, token: &str, words: &[&str]) -> String {
+        succeeded("join", self.run_join(token, words))
+    }
+
+    /// Is not let in; what it said.
+    pub fn fails_to_join(&self, token: &str, words: &[&str]) -> String {
+        failed("join", &self.run_join(token, words))
+    }
+
     /// Runs a command that must succeed; what it said to stdout.
     pub fn does<S: AsRef<str>>(&self, words: &[S]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{}: {}", words[0].as_ref(), text(&output));
-        String::from_utf8(output.stdout).unwrap()
+        succeeded(words[0].as_ref(), self.run(words))
     }
 
     /// Runs a command that must fail; what it said.
     pub fn fails<S: AsRef<str>>(&self, words: &[S]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{}: {}", words[0].as_ref(), text(&output));
-        text(&output)
+        failed(words[0].as_ref(), &self.run(words))
     }
 
     /// What the host says that is started and finds its disk empty.
@@ -151,6 +167,16 @@ impl Drop for Machine {
         }
         self.cut();
     }
+}
+
+fn succeeded(what: &str, output: Output) -> String {
+    assert!(output.status.success(), "{what}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn failed(what: &str, output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{what}: {}", text(output));
+    text(output)
 }
 
 fn text(output: &Output) -> String {

@@ -70,12 +70,11 @@ async fn three_machines(island: Island) {
     assert_eq!(n1.does(&init).lines().last(), said.lines().last(), "it may be repeated");
     let other = n1.fails(&["init", "--name", "n9", "--vip", VIP]);
     assert!(other.contains("is the host n1 at 10.73.0.1"), "{other}");
-    let line = said.lines().find(|line| line.trim_start().starts_with("holdfast join")).unwrap();
-    let join: Vec<&str> = line.split_whitespace().skip(1).collect();
-    let [_, cluster, _, token, _, hash] = join[..] else { panic!("{line}") };
+    let (token, join) = join_of(&said);
+    let ["join", cluster, "--ca-hash", hash] = join[..] else { panic!("{join:?}") };
     assert_eq!(cluster, format!("{VIP}:6443"));
 
-    let nobody = n2.fails(&[&join[..], &["--name", "n2", "--ignore", "all"]].concat());
+    let nobody = n2.fails_to_join(token, &named(&join, "n2"));
     assert!(nobody.contains("is the first host started"), "{nobody}");
     n1.start();
     let client = n1.client().await;
@@ -96,31 +95,26 @@ async fn three_machines(island: Island) {
         (cluster, token, hash, "n1", "a host n1 is there and heard"),
         ("10.73.0.2:6443", token, hash, "n2", "nobody answers"),
     ] {
-        let join = ["join", cluster, "--token", token, "--ca-hash", hash, "--name", name, "--ignore", "all"];
-        let refused = n2.fails(&join);
+        let refused = n2.fails_to_join(token, &named(&["join", cluster, "--ca-hash", hash], name));
         assert!(refused.contains(told), "{told}: {refused}");
     }
     assert!(!n2.is_host(), "nothing came of it");
 
     // The others, the last one by another host than the first and a token of its own.
-    let named = |join: &[&str], name: &str| -> Vec<String> {
-        let words = join.iter().copied().chain(["--name", name, "--ignore", "all"]);
-        words.map(str::to_owned).collect()
-    };
-    n2.does(&named(&join, "n2"));
-    let again = n2.does(&named(&join, "n2"));
+    n2.joins(token, &named(&join, "n2"));
+    let again = n2.joins("", &named(&join, "n2"));
     assert!(again.contains("has joined already"), "{again}");
     n2.start();
     wait_for("two hosts", || ready_nodes(&client, 2)).await;
     let made = n1.does(&["token", "create", "--description", "for n3", "--kubeconfig", &n1.kubeconfig()]);
-    let made: Vec<&str> = made.split_whitespace().skip(1).collect();
+    let (second, _) = join_of(&made);
     let listed = n1.does(&["token", "list", "--kubeconfig", &n1.kubeconfig()]);
     assert!(listed.contains("for n3") && listed.contains("made by holdfast init"), "{listed}");
-    assert!(!listed.contains(&made[3][7..]), "without the secrets: {listed}");
+    assert!(!listed.contains(&second[7..]), "without the secrets: {listed}");
     n1.does(&["token", "revoke", &token[..6], "--kubeconfig", &n1.kubeconfig()]);
-    let revoked = n3.fails(&named(&join, "n3"));
+    let revoked = n3.fails_to_join(token, &named(&join, "n3"));
     assert!(revoked.contains("the cluster knows no such token"), "{revoked}");
-    n3.does(&named(&["join", "10.73.0.2:6443", "--token", made[3], "--ca-hash", made[5]], "n3"));
+    n3.joins(second, &named(&["join", "10.73.0.2:6443", "--ca-hash", hash], "n3"));
     assert!(n3.config().contains("nodefs.available: 0.1%"), "{}", n3.config());
     n3.start();
     wait_for("three hosts", || ready_nodes(&client, 3)).await;
@@ -166,14 +160,26 @@ async fn three_machines(island: Island) {
     bridge.unplug(1).await.unwrap();
     let mut anew = Machine::new(&folder.path().join("anew"), 1, bridge.plug(1).await.unwrap());
     let made = n2.does(&["token", "create", "--kubeconfig", &n2.kubeconfig()]);
-    let refused = anew.fails(&named(&made.split_whitespace().skip(1).collect::<Vec<_>>(), "n1"));
+    let (token, join) = join_of(&made);
+    let refused = anew.fails_to_join(token, &named(&join, "n1"));
     assert!(refused.contains("token create --replace n1"), "{refused}");
     let made = n2.does(&["token", "create", "--replace", "n1", "--kubeconfig", &n2.kubeconfig()]);
-    let made = made.split_whitespace().skip(1).chain(["--ignore", "all"]);
-    anew.does(&made.collect::<Vec<_>>());
+    let (token, join) = join_of(&made);
+    anew.joins(token, &[&join[..], &["--ignore", "all"]].concat());
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
     let _ = deployments.delete("web", &DeleteParams::default()).await;
+}
+
+/// The token and the command in the line that is printed for other machines.
+fn join_of(said: &str) -> (&str, Vec<&str>) {
+    let parts = said.lines().find_map(|line| line.trim().strip_prefix("echo ")?.split_once(" | holdfast "));
+    let (token, join) = parts.unwrap();
+    (token, join.split_whitespace().collect())
+}
+
+fn named<'a>(join: &[&'a str], name: &'a str) -> Vec<&'a str> {
+    join.iter().copied().chain(["--name", name, "--ignore", "all"]).collect()
 }
 
 fn web() -> Deployment {

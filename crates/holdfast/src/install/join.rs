@@ -1,13 +1,16 @@
 //! `holdfast join`: this machine becomes a host of a cluster that runs.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, stdin};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use client::{Client, Content, Kubeconfig};
 use config::{HostConfig, Ports};
 use http::Method;
-use install::{Attempt, Grant, JoinRequest, Layout, Machine, Place, Stage, Token};
+use install::{Attempt, Grant, JoinRequest, Layout, Machine, NoToken, Place, Stage, Token};
 use pki::{
     Authority, FRONT_PROXY, HostNames, KeyHash, OwnKey, SecretText, TokenKey, Trust, front_proxy_subject,
 };
@@ -34,9 +37,10 @@ pub struct Args {
     /// Where the cluster's API answers: the virtual address, or any host's
     #[arg(value_name = "ADDRESS[:PORT]")]
     cluster: String,
-    /// The token, as `holdfast token create` prints it
-    #[arg(long)]
-    token: Token,
+    /// A file with the token that `holdfast token create` makes, or - for standard input [default: -]. It is no argument itself: those are
+    /// seen by every user of a machine
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// The hash of the cluster's authority, by which this machine knows that it speaks to the cluster
     #[arg(long, value_name = "sha256:HEX")]
     ca_hash: KeyHash,
@@ -69,6 +73,7 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
         layout.finish()?;
         return finish(&config, &layout, "has joined already: nothing was changed");
     }
+    let token = read_token(args.token_file.as_deref())?;
     let plan = layout.plan(Attempt::Join { authority: args.ca_hash })?;
     let cluster = Cluster::find(&args.cluster).await?;
     let machine = Machine::look(Some(cluster.at)).context("can't find out this machine's addresses")?;
@@ -76,7 +81,7 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
     let authority = cluster.authority(args.ca_hash).await?;
     begin(&layout, &plan)?;
     let keys = OwnKeys::load_or_create(&layout, &place)?;
-    let grant = cluster.ask(&authority, &keys.request(&args.token, &place)?).await?;
+    let grant = cluster.ask(&authority, &keys.request(&token, &place)?).await?;
     let config = grant.config(place, &layout);
     preflight(&config, Aim::Another, &args.ignore).await?;
     write(&grant, &keys, &config, &layout, args.ca_hash)?;
@@ -95,6 +100,33 @@ fn check_same(args: &Args, config: &HostConfig) -> anyhow::Result<()> {
         config.address
     );
     Ok(())
+}
+
+/// Reads the token: a line of the file, or of what comes in.
+fn read_token(file: Option<&Path>) -> anyhow::Result<Token> {
+    let (mut from, name): (Box<dyn Read>, _) = match file.filter(|file| *file != Path::new("-")) {
+        Some(path) => {
+            let file =
+                File::open(path).with_context(|| format!("can't read the token in {}", path.display()))?;
+            (Box::new(file), path.display().to_string())
+        }
+        None => {
+            if stdin().is_terminal() {
+                say!("the token, as `holdfast token create` prints it:");
+            }
+            (Box::new(stdin()), "standard input".to_owned())
+        }
+    };
+    let token = token_in(&mut from).with_context(|| format!("can't read the token in {name}"))?;
+    token.with_context(|| format!("no token stands in {name}"))
+}
+
+/// The token in the first line; nothing that is longer can be one.
+fn token_in(from: &mut dyn Read) -> io::Result<Result<Token, NoToken>> {
+    const LONGEST: u64 = 256;
+    let mut line = String::new();
+    BufReader::new(from.take(LONGEST)).read_line(&mut line)?;
+    Ok(line.parse())
 }
 
 /// Where the cluster is.
@@ -243,6 +275,19 @@ fn finish(config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_a_line_and_comes_in_no_argument() {
+        let read = |text: &str| token_in(&mut text.as_bytes()).unwrap();
+        for text in
+            ["abcdef.0123456789abcdef\n", "abcdef.0123456789abcdef", " abcdef.0123456789abcdef \nmore"]
+        {
+            assert_eq!(read(text).unwrap().id(), "abcdef", "{text}");
+        }
+        for wrong in ["", "\n", "abcdef.0123456789abcde\nf", &"a".repeat(1000)] {
+            assert_eq!(read(wrong), Err(NoToken), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_cluster_is_named_by_address_and_maybe_port() {

@@ -111,9 +111,10 @@ fn collection() -> String {
     format!("/api/v1/namespaces/{SECRETS_NAMESPACE}/secrets")
 }
 
-/// The line that a machine joins by.
+/// The line that a machine joins by. The token is no argument of the command, which all users of the machine see while it runs; `echo` is
+/// the shell's own.
 pub fn join_line(cluster: &str, token: &Token, hash: KeyHash) -> String {
-    format!("holdfast join {cluster} --token {} --ca-hash {hash}", token.expose().expose())
+    format!("echo {} | holdfast join {cluster} --ca-hash {hash}", token.expose().expose())
 }
 
 /// The name of a host, as people write it.
