@@ -40,12 +40,9 @@ pub struct NoToken;
 /// Why a token doesn't open the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
-    /// There is no such token.
+    /// There is no such token, or its secret is another one: who guesses doesn't hear which.
     #[error("the cluster knows no such token")]
     Unknown,
-    /// Its secret is another one.
-    #[error("the cluster knows no such token")]
-    Wrong,
     /// Its time is over.
     #[error("the token's time was over at {0}")]
     Over(Timestamp),
@@ -160,7 +157,7 @@ pub fn check_token(
     let secret: Value = secret.and_then(|secret| serde_json::from_slice(secret).ok()).unwrap_or_default();
     let read = Read::of(&secret).filter(|read| read.id == token.id).ok_or(TokenRefused::Unknown)?;
     if !same(read.secret.as_bytes(), token.secret.expose().as_bytes()) {
-        return Err(TokenRefused::Wrong);
+        return Err(TokenRefused::Unknown);
     }
     match (read.expiration.is_empty(), read.until()) {
         (false, None) => return Err(TokenRefused::Unknown),
@@ -257,8 +254,8 @@ mod tests {
         let later = "2026-01-01T02:00:00Z".parse().unwrap();
         assert_eq!(check(&token(), &object(), now()), Ok(None));
         assert_eq!(check(&token(), &object(), later), Err(TokenRefused::Over(later)));
-        assert_eq!(check(&wrong, &object(), now()), Err(TokenRefused::Wrong));
-        assert_eq!(check(&wrong, &object(), later), Err(TokenRefused::Wrong), "it doesn't hear of the end");
+        assert_eq!(check(&wrong, &object(), now()), Err(TokenRefused::Unknown));
+        assert_eq!(check(&wrong, &object(), later), Err(TokenRefused::Unknown), "it doesn't hear of the end");
         assert_eq!(check(&other, &object(), now()), Err(TokenRefused::Unknown));
         assert_eq!(check_token(&token(), None, now()), Err(TokenRefused::Unknown));
         assert_eq!(check_token(&token(), Some(b"{"), now()), Err(TokenRefused::Unknown));

@@ -1,32 +1,26 @@
-//! How often a token's secret may be guessed.
+//! How often somebody with a token that opens nothing has it looked for anew.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// This many wrong secrets of one token within that time, and the token is refused, whoever shows it. By guessing 82 bits so nobody comes
-/// anywhere; a person who copies a token wrongly notices after two or three.
-const MOST: usize = 10;
-const WITHIN: Duration = Duration::from_secs(10 * 60);
+/// This many within that time, whoever they are. A machine that comes with a token made a moment ago on another host is one of
+/// few; who guesses secrets of 82 bits has no use for more either.
+const MOST: usize = 20;
+const WITHIN: Duration = Duration::from_secs(10);
 
-/// Wrong secrets of late, by the id of their token. Only tokens that there are count, so it stays small.
+/// Those of late whose tokens this host didn't know. Asking the cluster costs all members something, and a token that is good
+/// needs none of these: so who comes with wrong ones keeps nobody out who has a right one.
 #[derive(Debug, Default)]
-pub struct Tries(BTreeMap<String, Vec<Instant>>);
+pub struct Tries(Vec<Instant>);
 
 impl Tries {
-    /// How long a token isn't looked at any more; none where it is.
-    pub fn refused_for(&mut self, id: &str, now: Instant) -> Option<Duration> {
-        self.0.retain(|_, tries| {
-            tries.retain(|at| now.saturating_duration_since(*at) < WITHIN);
-            !tries.is_empty()
-        });
-        let tries = self.0.get(id).filter(|tries| tries.len() >= MOST)?;
-        let oldest = tries.first()?;
-        Some(WITHIN.saturating_sub(now.saturating_duration_since(*oldest)))
-    }
-
-    /// A wrong secret came for a token that there is.
-    pub fn wrong(&mut self, id: &str, now: Instant) {
-        self.0.entry(id.to_owned()).or_default().push(now);
+    /// Whether one more may have its token looked for; it is counted.
+    pub fn one_more(&mut self, now: Instant) -> bool {
+        self.0.retain(|at| now.saturating_duration_since(*at) < WITHIN);
+        let may = self.0.len() < MOST;
+        if may {
+            self.0.push(now);
+        }
+        may
     }
 }
 
@@ -36,18 +30,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_wrong_secrets_close_the_door_for_a_while() {
+    fn only_so_many_unknown_tokens_are_looked_for() {
         let (mut tries, start) = (Tries::default(), Instant::now());
-        for n in 0..MOST as u64 {
-            let now = start + Duration::from_secs(n);
-            assert_eq!(tries.refused_for("abcdef", now), None, "{n}");
-            tries.wrong("abcdef", now);
-        }
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(tries.refused_for("abcdef", after(10)), Some(Duration::from_secs(590)));
-        assert_eq!(tries.refused_for("others", after(10)), None);
-        assert_eq!(tries.refused_for("abcdef", after(600)), None, "the oldest is forgotten");
-        assert_eq!(tries.refused_for("abcdef", after(3600)), None);
-        assert!(tries.0.is_empty(), "nothing is left of them");
+        assert_eq!((0..100).filter(|_| tries.one_more(start)).count(), MOST);
+        assert!(!tries.one_more(after(9)));
+        assert!(tries.one_more(after(10)), "those are forgotten");
+        assert_eq!(tries.0.len(), 1, "and those that were refused don't count");
     }
 }

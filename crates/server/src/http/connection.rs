@@ -67,6 +67,7 @@ impl Places {
         let held = Held {
             places: self.clone(),
             number,
+            peer: peer.to_canonical(),
             end,
             asked: AtomicBool::new(false),
             known: AtomicBool::new(false),
@@ -89,6 +90,7 @@ pub(crate) struct Connection {
 struct Held {
     places: Arc<Places>,
     number: u64,
+    peer: IpAddr,
     end: Arc<Notify>,
     /// Whether a request has come.
     asked: AtomicBool,
@@ -121,6 +123,11 @@ impl Connection {
             () = connection.stopped() => {}
             () = held.has_to_end() => {}
         }
+    }
+
+    /// The address that it comes from.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.held.peer
     }
 
     /// A request has come.

@@ -1,7 +1,9 @@
 //! A door for those who have no identity in the cluster yet: one path, behind which the program decides by what is said there
 //! (a host that wants to join). All that it may cost is bounded here, before anything is believed.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +15,19 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::http::Body;
 use crate::http::body::broken_off;
-use crate::http::response::{error, json};
+use crate::http::response::{error, json, too_many};
+use crate::http::{Body, Connection};
 
+/// How many may be at the door at a time, with those whose requests are still coming: their bytes are bounded by it, too.
+const MOST: usize = 64;
+/// How many of them may come from one address: a neighbour that sends all it can leaves room for the others.
+const MOST_A_PEER: usize = 8;
 /// How many are answered at a time. Machines join one after another, and each is done in milliseconds.
 const PLACES: usize = 2;
-/// How long one may take from its first byte to its answer: a commit of the store, and an election in between.
+/// How long a request may take to come. It is sent in one piece.
+const COMING: Duration = Duration::from_secs(3);
+/// How long its answer may take: a commit of the store, and an election in between.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who answers behind the door.
@@ -43,13 +51,53 @@ pub struct TurnedAway {
 pub(crate) struct Opened {
     path: &'static str,
     largest: usize,
+    crowd: Crowd,
     places: Semaphore,
     door: Arc<dyn Door>,
 }
 
+/// Who is at the door, by address. One that comes with no connection is of no address.
+#[derive(Debug, Default)]
+struct Crowd(Mutex<HashMap<Option<IpAddr>, usize>>);
+
+/// One of them, until this is dropped.
+struct Guest<'a> {
+    crowd: &'a Crowd,
+    peer: Option<IpAddr>,
+}
+
+impl Crowd {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more comes, if there is room for it.
+    fn enter(&self, peer: Option<IpAddr>) -> Option<Guest<'_>> {
+        let mut peers = self.lock();
+        let of_peer = peers.get(&peer).copied().unwrap_or_default();
+        if of_peer >= MOST_A_PEER || peers.values().sum::<usize>() >= MOST {
+            return None;
+        }
+        peers.insert(peer, of_peer + 1);
+        Some(Guest { crowd: self, peer })
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let mut peers = self.crowd.lock();
+        match peers.get_mut(&self.peer) {
+            Some(of_peer) if *of_peer > 1 => *of_peer -= 1,
+            _ => {
+                peers.remove(&self.peer);
+            }
+        }
+    }
+}
+
 impl Opened {
     pub(crate) fn new(path: &'static str, largest: usize, door: Arc<dyn Door>) -> Self {
-        Opened { path, largest, places: Semaphore::new(PLACES), door }
+        Opened { path, largest, crowd: Crowd::default(), places: Semaphore::new(PLACES), door }
     }
 
     pub(crate) fn is_at(&self, path: &str) -> bool {
@@ -60,23 +108,57 @@ impl Opened {
         if request.method() != Method::POST {
             return error(&Status::method_not_allowed().about("", "", ""));
         }
-        let answer = timeout(PATIENCE, self.within(request)).await;
-        let late = || Err(Status::unavailable("it took too long; try again when the cluster has a leader"));
-        answer.unwrap_or_else(|_| late()).unwrap_or_else(|status| error(&status))
+        let peer = request.extensions().get::<Connection>().map(Connection::peer);
+        let Some(_guest) = self.crowd.enter(peer) else {
+            return error(&too_many("Too many want to come in here, please try again later"));
+        };
+        self.within(request).await.unwrap_or_else(|status| error(&status))
     }
 
     async fn within(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let body = Limited::new(request.into_body(), self.largest).collect().await;
+        let body = timeout(COMING, Limited::new(request.into_body(), self.largest).collect()).await;
+        let body = body.map_err(|_| {
+            Status::new(408, "Timeout", "the request didn't come in time; send it in one piece")
+        })?;
         let body = body.map_err(|why| match why.downcast_ref::<LengthLimitError>() {
             Some(_) => Status::too_large(format!("limit is {}", self.largest)),
             None => broken_off(why),
         })?;
-        // Only now: one whose request comes slowly takes nobody's place.
+        let late = |_| Status::unavailable("it took too long; try again when the cluster has a leader");
+        let answer = timeout(PATIENCE, self.decided(body.to_bytes())).await.map_err(late)?;
+        let answer =
+            answer?.map_err(|TurnedAway { code, reason, message }| Status::new(code, reason, message))?;
+        Ok(json(200, &answer))
+    }
+
+    /// What the door says, once there is a place: only now, so that one whose request comes slowly takes nobody's.
+    async fn decided(&self, request: Bytes) -> Result<Result<Value, TurnedAway>, Status> {
         let place = self.places.acquire().await;
         let _place = place.map_err(|_| Status::unavailable("the server is closing"))?;
-        let answer = self.door.answer(body.to_bytes()).await;
-        let answer =
-            answer.map_err(|TurnedAway { code, reason, message }| Status::new(code, reason, message))?;
-        Ok(json(200, &answer))
+        Ok(self.door.answer(request).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_doesn_t_fill_the_door() {
+        let crowd = Crowd::default();
+        let address = |n: u8| Some(IpAddr::from([10, 0, 0, n]));
+        let mut guests: Vec<_> = (0..MOST_A_PEER).map(|_| crowd.enter(address(1)).unwrap()).collect();
+        assert!(crowd.enter(address(1)).is_none());
+        let other = crowd.enter(address(2)).unwrap();
+        drop(guests.pop());
+        guests.push(crowd.enter(address(1)).unwrap());
+        drop(other);
+        for n in 2..=8 {
+            guests.extend((0..MOST_A_PEER).map(|_| crowd.enter(address(n)).unwrap()));
+        }
+        assert_eq!(guests.len(), MOST);
+        assert!(crowd.enter(address(9)).is_none(), "there is no room at all");
+        drop(guests);
+        assert!(crowd.lock().is_empty(), "nothing is left of them");
     }
 }

@@ -1,9 +1,10 @@
 //! The door for those whom nobody knows yet.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -47,4 +48,32 @@ async fn strangers_are_heard_at_the_door_alone_and_within_bounds() {
     assert_eq!((code, &status["kind"]), (413, &json!("Status")));
     assert_eq!(ask(&house, "GET", PATH, "").await.0, 405);
     assert_eq!(ask(&house, "POST", "/holdfast/joins", "please").await.0, 401);
+}
+
+/// Decides about nobody.
+struct Closed;
+
+impl Door for Closed {
+    fn answer(&self, _: Bytes) -> BoxFuture<'_, Result<Value, TurnedAway>> {
+        Box::pin(pending())
+    }
+}
+
+#[tokio::test]
+async fn who_waits_at_the_door_takes_no_more_room_than_there_is_for_one_address() {
+    let house = House::new().await;
+    house.server.open_door("/holdfast/join", 100, Arc::new(Closed));
+    let ask = || Box::pin(ask(&house, "POST", "/holdfast/join", "please"));
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut one = ask();
+        match futures::poll!(&mut one) {
+            Poll::Pending => waiting.push(one),
+            Poll::Ready((code, status)) => break (code, status["details"]["retryAfterSeconds"].clone()),
+        }
+        assert!(waiting.len() < 100, "there is no end");
+    };
+    assert_eq!((refused, waiting.len()), ((429, json!(1)), 8));
+    waiting.pop();
+    assert!(futures::poll!(ask()).is_pending(), "its place is free again");
 }
