@@ -372,8 +372,8 @@ pub fn is_host_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.split('.').all(is_label)
 }
 
-/// Networks either lie within each other or apart.
-fn overlap(a: IpNet, b: IpNet) -> bool {
+/// Whether two networks have addresses in common: they lie within each other, or apart.
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 

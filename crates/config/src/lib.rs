@@ -19,7 +19,7 @@ mod timeouts;
 mod virtual_routers;
 
 pub use addresses::AddressRange;
-pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name};
+pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name, overlap};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};
 pub use eviction::{Bound, Bounds, Eviction, Grace, Signal};

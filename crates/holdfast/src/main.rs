@@ -20,6 +20,7 @@ mod install;
 mod kubectl;
 mod leases;
 mod names;
+mod nodes;
 mod overview;
 mod peers;
 mod predict;

@@ -10,14 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use config::HostConfig;
+use config::{HostConfig, overlap};
 use ipnet::IpNet;
 use membership::lease::Known;
 use network::{HostNetwork, Targets};
 use objects::Fencing;
-use serde::Deserialize;
-use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
+use store::{Event, KeyValue, Revision, State, Store, Watcher};
 use tokio::sync::watch;
+
+use crate::nodes::{self, StoredNode, name_of};
 
 /// The members of the hosts' own store by name. Where the state lies in an etcd they are those of the configuration.
 pub type Members = BTreeMap<String, IpAddr>;
@@ -66,7 +67,7 @@ impl Peers {
 
     fn load(&mut self, state: &State) {
         self.nodes =
-            state.range(&nodes()).filter_map(|kv| Some((name_of(&kv.key)?, Node::read(kv)))).collect();
+            state.range(&nodes::all()).filter_map(|kv| Some((name_of(&kv.key)?, Node::read(kv)))).collect();
     }
 
     /// Takes one change in. Tells whether it is of any concern: most changes of a Node are not.
@@ -200,7 +201,7 @@ pub async fn follow(
     loop {
         let state = store.snapshot();
         peers.load(&state);
-        let watcher = store.watch(nodes(), state.revision().next());
+        let watcher = store.watch(nodes::all(), state.revision().next());
         drop(state);
         match follow_history(&mut peers, own, watcher, &mut members, &followers).await {
             // The history was cut past what was seen: start from the newest state again.
@@ -238,34 +239,16 @@ async fn follow_history(
     }
 }
 
-fn nodes() -> KeyRange {
-    KeyRange::prefix(objects::kind_prefix("", "nodes"))
-}
-
-fn name_of(key: &[u8]) -> Option<String> {
-    Some(objects::parse(key)?.name.to_owned())
-}
-
-/// Networks either lie within each other or apart.
-fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
-}
-
 impl Node {
-    /// What counts of the stored Node; what can't be read isn't there.
+    /// What counts of the stored Node.
     fn read(kv: &KeyValue) -> Self {
-        let stored: Stored = serde_json::from_slice(&kv.value.bytes()).unwrap_or_default();
-        let addresses = stored.status.addresses.unwrap_or_default();
-        let internal = addresses.iter().find(|address| address.kind == "InternalIP");
-        let annotations = stored.metadata.annotations.unwrap_or_default().into_iter();
-        let annotations: BTreeMap<_, _> =
-            annotations.filter_map(|(key, value)| Some((key, value?))).collect();
+        let StoredNode { address, pods, annotations, .. } = StoredNode::read(&kv.value.bytes());
         let fencing = Fencing::of(Some(&annotations));
         let heartbeats = annotations.get(objects::HEARTBEATS).and_then(|port| port.parse().ok());
         Node {
             since: kv.create_revision,
-            address: internal.and_then(|address| address.address.parse().ok()),
-            pods: stored.spec.pod_cidr.and_then(|cidr| cidr.parse().ok()).map(|cidr: IpNet| cidr.trunc()),
+            address,
+            pods,
             heartbeats: heartbeats.filter(|port| *port != 0),
             // Nobody is fenced who has promised nothing.
             lease: fencing
@@ -275,47 +258,12 @@ impl Node {
     }
 }
 
-/// What of a stored Node is looked at.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Stored {
-    metadata: Metadata,
-    spec: Spec,
-    status: Status,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    annotations: Option<BTreeMap<String, Option<String>>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Spec {
-    #[serde(rename = "podCIDR")]
-    pod_cidr: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    addresses: Option<Vec<Address>>,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    #[serde(rename = "type")]
-    kind: String,
-    address: String,
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use serde_json::json;
-    use store::{Memory, Op, Txn};
+    use store::{KeyRange, Memory, Op, Txn};
     use tokio::time::timeout;
 
     use super::*;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use config::{HostConfig, MOST_MEMBERS, is_host_name};
+use config::{HostConfig, MOST_MEMBERS, is_host_name, overlap};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::register::{overlap, ranges};
-use crate::{Entry, KnownNode, Register};
+use crate::register::ranges;
+use crate::{Entry, Register};
 
 /// What is known when somebody asks.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,17 @@ pub struct Known<'a> {
     pub listened_for: &'a BTreeSet<String>,
     /// Who was let in before.
     pub register: &'a Register,
+}
+
+/// What of a Node counts for a host that wants to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownNode {
+    /// Its internal address.
+    pub address: Option<IpAddr>,
+    /// The range of its pods.
+    pub pods: Option<IpNet>,
+    /// Whether it says that it is ready.
+    pub is_ready: bool,
 }
 
 /// A machine that wants to join.

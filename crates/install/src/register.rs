@@ -70,11 +70,6 @@ pub(crate) fn ranges(network: IpNet, prefix: u8) -> impl Iterator<Item = IpNet> 
     network.subnets(prefix).into_iter().flatten()
 }
 
-/// Networks either lie within each other or apart.
-pub(crate) fn overlap(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

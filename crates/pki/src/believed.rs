@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, RootCertStore};
 
 use crate::Error;
+use crate::judged::{Judge, Judged, Shown};
 
 /// Believes who shows a certificate that is itself among those believed, and else who shows one that they vouch for.
 ///
@@ -20,64 +20,27 @@ use crate::Error;
 pub(crate) struct Believed {
     certificates: Vec<CertificateDer<'static>>,
     authorities: Arc<WebPkiServerVerifier>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl Believed {
-    pub(crate) fn new(
+    pub(crate) fn verifier(
         certificates: Vec<CertificateDer<'static>>,
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
-    ) -> Result<Arc<Self>, Error> {
+    ) -> Result<Arc<Judged<Self>>, Error> {
         let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
         let authorities = authorities.build().map_err(Error::tls)?;
-        Ok(Arc::new(Believed { certificates, authorities, provider }))
+        Ok(Arc::new(Judged { judge: Believed { certificates, authorities }, provider }))
     }
 }
 
-impl ServerCertVerifier for Believed {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if !self.certificates.iter().any(|believed| believed == end_entity) {
-            return self.authorities.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            );
+impl Judge for Believed {
+    fn judge(&self, shown: Shown<'_>) -> Result<(), rustls::Error> {
+        if !self.certificates.iter().any(|believed| believed == shown.own) {
+            return shown.by(&*self.authorities);
         }
-        check_itself(end_entity, now)?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        check_itself(shown.own, shown.now)?;
+        verify_server_name(&ParsedCertificate::try_from(shown.own)?, shown.name)
     }
 }
 

@@ -14,6 +14,7 @@ mod folder;
 mod heartbeat;
 mod hosts;
 mod identity;
+mod judged;
 mod key_hash;
 mod own_key;
 mod pinned;

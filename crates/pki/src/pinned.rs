@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring as ring_provider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, ring as ring_provider};
+use rustls::pki_types::CertificateDer;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore};
 
 use crate::authority::pem;
+use crate::judged::{Judge, Judged, Shown};
 use crate::{Error, Identity, KeyHash, Trust};
 
 /// A server that doesn't show the authority that is expected.
@@ -40,7 +38,7 @@ impl KeyHash {
             .with_protocol_versions(&[&TLS13])
             .map_err(Error::tls)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { hash: self, provider }))
+            .with_custom_certificate_verifier(Pinned::verifier(self, provider))
             .with_no_client_auth();
         Ok(Arc::new(config))
     }
@@ -70,57 +68,38 @@ impl Identity {
     }
 }
 
+/// Believes servers of the authority with this hash, which they must show.
 #[derive(Debug)]
 struct Pinned {
     hash: KeyHash,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+impl Pinned {
+    fn verifier(hash: KeyHash, provider: Arc<CryptoProvider>) -> Arc<Judged<Self>> {
+        Arc::new(Judged { judge: Pinned { hash, provider: provider.clone() }, provider })
+    }
+}
+
+impl Judge for Pinned {
+    fn judge(&self, shown: Shown<'_>) -> Result<(), rustls::Error> {
         let other = || CertificateError::Other(OtherError(Arc::new(OtherAuthority(self.hash))));
-        let authority = self.hash.find(intermediates).ok_or_else(other)?;
+        let authority = self.hash.find(shown.others).ok_or_else(other)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
         let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
         // Its name and its signature, as of any other server.
-        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        Shown { others: &[], ..shown }.by(&*verifier)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
+
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
 
     use super::*;
     use crate::identity::certificates;
@@ -143,7 +122,7 @@ mod tests {
 
     fn verify(hash: KeyHash, shown: &Identity, name: &str) -> Result<(), rustls::Error> {
         let chain = certificates("it", shown.certificate_pem()).unwrap();
-        let pinned = Pinned { hash, provider: Arc::new(ring_provider::default_provider()) };
+        let pinned = Pinned::verifier(hash, Arc::new(ring_provider::default_provider()));
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let since = UnixTime::since_unix_epoch(now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
         pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], since).map(drop)

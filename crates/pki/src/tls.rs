@@ -124,7 +124,7 @@ impl Trust {
     }
 
     fn others(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
-        let verifier = Believed::new(self.certificates.clone(), self.roots.clone(), provider())?;
+        let verifier = Believed::verifier(self.certificates.clone(), self.roots.clone(), provider())?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(ANY)
             .map_err(Error::tls)?

@@ -16,11 +16,12 @@ use membership::Hosts;
 use pki::{Authority, CertificateRequest, HostNames, KeyHash, TokenKey};
 use serde_json::Value;
 use server::{Door, Server, TurnedAway};
-use store::{KeyRange, State};
+use store::State;
 use tokio::sync::watch;
 
 use super::register::Seen;
 use crate::engine::Engine;
+use crate::nodes::{self, StoredNode, name_of};
 
 /// How often a change of the register is tried again that met another one.
 const ATTEMPTS: usize = 8;
@@ -181,11 +182,11 @@ impl JoinDoor {
         register: &Register,
         now: &Moment,
     ) -> Result<Admitted, TurnedAway> {
-        let all = KeyRange::prefix(objects::kind_prefix("", "nodes"));
         let nodes: BTreeMap<String, KnownNode> = state
-            .range(&all)
+            .range(&nodes::all())
             .filter_map(|kv| {
-                Some((objects::parse(&kv.key)?.name.to_owned(), KnownNode::read(&kv.value.bytes())))
+                let StoredNode { address, pods, is_ready, .. } = StoredNode::read(&kv.value.bytes());
+                Some((name_of(&kv.key)?, KnownNode { address, pods, is_ready }))
             })
             .collect();
         let hosts = self.hosts.borrow().clone();
