@@ -1,5 +1,7 @@
 //! What a key remembers of its own decisions.
 
+use std::time::Instant;
+
 use crate::autoscaler::Pace;
 
 /// What a key remembers of its own decisions while this member leads.
@@ -12,6 +14,8 @@ pub enum Notes {
     Pace(Pace),
     /// The uid of the Node that was seen under this name.
     Node(String),
+    /// The version of the Lease by which an address is offered to a host, and since when it is seen here.
+    Offer(String, Instant),
 }
 
 impl Notes {
@@ -25,6 +29,14 @@ impl Notes {
     pub(crate) fn node(&self) -> Option<&str> {
         match self {
             Notes::Node(uid) => Some(uid),
+            _ => None,
+        }
+    }
+
+    /// Since when an offer is seen, if it is of this version.
+    pub(crate) fn offered(&self, version: &str) -> Option<Instant> {
+        match self {
+            Notes::Offer(seen, since) if seen == version => Some(*since),
             _ => None,
         }
     }

@@ -278,7 +278,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
         let (listening, carrying) = (listening.clone(), Handle::current());
         let mut options = network_options(&config, networks, names.answered.clone(), membership.lease_page());
-        options.load_balancing = (!pool.is_empty()).then(|| LoadBalancing {
+        options.load_balancing = Some(LoadBalancing {
             pool: pool.clone(),
             lease: membership.lease(),
             process: leases::first_epoch(),

@@ -45,8 +45,6 @@ pub struct AddressLease {
     pub holder: Option<AddressHolder>,
     /// How often it was taken. So a host tells what it holds from what it has given up, however late it reads.
     pub number: u64,
-    /// When holder or wanted holder last changed, by the clock of the one who changed it.
-    pub since: Option<Timestamp>,
     /// The version that this is; empty if it isn't stored yet.
     pub version: String,
 }
@@ -65,7 +63,7 @@ pub struct AddressHolder {
 impl AddressLease {
     /// A new one for a Service.
     pub fn new(address: Ipv4Addr, service: String, wanted: Option<String>) -> Self {
-        let (declined, holder, since) = Default::default();
+        let (declined, holder) = Default::default();
         AddressLease {
             address,
             service: Some(service),
@@ -73,7 +71,6 @@ impl AddressLease {
             declined,
             holder,
             number: 0,
-            since,
             version: String::new(),
         }
     }
@@ -135,7 +132,6 @@ impl AddressLease {
             declined: said(DECLINED),
             holder,
             number: lease["spec"]["leaseTransitions"].as_u64().unwrap_or_default(),
-            since: text(&lease["spec"]["renewTime"]).and_then(|time| time.parse().ok()),
             version,
         }
     }
@@ -249,38 +245,6 @@ fn without_nulls(mut lease: Value) -> Value {
     lease
 }
 
-/// The addresses that Services of type LoadBalancer may have, in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AddressPool(Vec<(Ipv4Addr, Ipv4Addr)>);
-
-impl AddressPool {
-    /// That of these ranges, each with its first and its last address.
-    pub fn new(ranges: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) -> Self {
-        AddressPool(ranges.into_iter().collect())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        let size = |(first, last): &(Ipv4Addr, Ipv4Addr)| u64::from(u32::from(*last) - u32::from(*first)) + 1;
-        usize::try_from(self.0.iter().map(size).sum::<u64>()).unwrap_or(usize::MAX)
-    }
-
-    /// Whether an address is one of them.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        self.0.iter().any(|(first, last)| (first..=last).contains(&&address))
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.0.iter().flat_map(|(first, last)| u32::from(*first)..=u32::from(*last)).map(Ipv4Addr::from)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use store::{Memory, Store, Txn};
@@ -303,7 +267,7 @@ mod tests {
         let Some(Write::Create(object)) = new.create(now()) else { panic!("not made") };
         assert_eq!(object.name(), "load-balancer-10.73.0.200");
         let shown = AddressLease::of_lease(&object.clone().into_value()).unwrap();
-        assert_eq!(shown, AddressLease { since: Some(now()), ..new.clone() });
+        assert_eq!(shown, new);
         assert_eq!(AddressLease::of_lease(&json!({"metadata": {"name": "kube-scheduler"}})), None);
         let store = Memory::default();
         store
@@ -312,7 +276,7 @@ mod tests {
             .unwrap();
         let state = store.snapshot();
         let read = AddressLease::get(&state, ADDRESS).unwrap();
-        let expected = AddressLease { since: Some(now()), version: read.version.clone(), ..new.clone() };
+        let expected = AddressLease { version: read.version.clone(), ..new.clone() };
         assert_eq!(read, expected);
         assert!(state.range(&store::KeyRange::prefix(AddressLease::prefix())).next().is_some());
 
@@ -320,7 +284,7 @@ mod tests {
         let Write::Merge { patch, .. } = read.change(&taken, now()) else { panic!("no merge") };
         assert_eq!(patch["metadata"]["resourceVersion"], read.version.as_str());
         let again = AddressLease::read(ADDRESS, &patch, read.version.clone());
-        assert_eq!((&again, again.number), (&AddressLease { since: Some(now()), ..taken.clone() }, 1));
+        assert_eq!((&again, again.number), (&taken, 1));
         let left = taken.declined("n1");
         assert_eq!((left.holder, left.wanted, left.declined), (None, None, Some("n1".to_owned())));
         assert!(may_change_address("n1", "load-balancer-10.73.0.200", &state));
@@ -344,15 +308,5 @@ mod tests {
         assert!(!may(&others, &taken), "and gives it up by itself");
         assert!(!may(&free, &AddressLease { service: None, ..taken.clone() }));
         assert!(!may(&free, &AddressLease { wanted: Some("n2".into()), ..taken }));
-    }
-
-    #[test]
-    fn a_pool_is_its_ranges() {
-        let at = |last: u8| Ipv4Addr::new(10, 0, 0, last);
-        let pool = AddressPool::new([(at(8), at(9)), (at(3), at(3))]);
-        assert_eq!(pool.iter().collect::<Vec<_>>(), [at(8), at(9), at(3)]);
-        assert_eq!(pool.len(), 3);
-        assert!(pool.contains(at(9)) && pool.contains(at(3)) && !pool.contains(at(4)) && !pool.is_empty());
-        assert!(AddressPool::default().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 //! a [`Writer`], which is the API's own write path.
 
 mod address;
+mod address_pool;
 mod bound;
 mod copies;
 mod fencing;
@@ -29,9 +30,8 @@ mod write;
 /// and beat for nobody.
 pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
 
-pub use address::{
-    ADDRESS_NAMESPACE, AddressHolder, AddressLease, AddressPool, may_change_address, may_make_of_address,
-};
+pub use address::{ADDRESS_NAMESPACE, AddressHolder, AddressLease, may_change_address, may_make_of_address};
+pub use address_pool::{AddressPool, NoPool, TAKES_ADDRESSES};
 pub use bound::node_of;
 pub use copies::{shared_labels, shared_owners, shared_text};
 pub use fencing::{FENCED_EPOCH, FENCING, Fencing, Grade, LEASE_EPOCH, STOPS_WITH_LEASE};

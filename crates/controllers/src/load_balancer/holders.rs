@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use objects::{AddressHolder, AddressLease, Change};
+use objects::{AddressHolder, AddressLease, AddressPool, Change, TAKES_ADDRESSES};
 
 use super::{Addresses, COMPONENT, changed};
 use crate::controller::{Controller, Due, Moment, Urgency, latest};
@@ -22,6 +22,7 @@ use crate::kept::Node;
 use crate::key::Key;
 use crate::node::condition;
 use crate::node::lease::beats;
+use crate::notes::Notes;
 use crate::plan::{Action, Note, Plan};
 use crate::tables::Watches;
 use crate::touched::Touched;
@@ -115,11 +116,13 @@ impl Controller for Holders {
     fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
         let mut plan = Plan::default();
         let Some(addresses) = view.account::<Addresses>() else { return plan };
-        let hosts = Hosts { view, moment };
+        let mut hosts = Hosts { view, moment, waited: None };
         let mut load = addresses.load.clone();
         let its: Vec<&AddressLease> = match (key.namespace(), key.name()) {
             (ADDRESS, name) => {
-                name.parse().ok().and_then(|address| addresses.get(address)).into_iter().collect()
+                let lease = name.parse().ok().and_then(|address| addresses.get(address));
+                (hosts.waited, plan.notes) = waited(lease, moment);
+                lease.into_iter().collect()
             }
             (HOST, name) => addresses.of_host(name).collect(),
             (_, HOMELESS) => addresses.homeless().collect(),
@@ -135,13 +138,26 @@ impl Controller for Holders {
     }
 }
 
+/// For how long an address has been offered to a host that hasn't taken it, as seen by this leader: clocks of different hosts differ. And what
+/// is to be remembered for that.
+fn waited(lease: Option<&AddressLease>, moment: &Moment<'_>) -> (Option<Duration>, Option<Notes>) {
+    let Some(lease) = lease.filter(|lease| lease.wanted.is_some() && lease.holder.is_none()) else {
+        return (None, Some(Notes::Nothing));
+    };
+    let now = moment.now.instant;
+    let since = moment.notes.and_then(|notes| notes.offered(&lease.version)).unwrap_or(now);
+    (Some(now.saturating_duration_since(since)), Some(Notes::Offer(lease.version.clone(), since)))
+}
+
 fn place(namespace: Option<&str>, name: Option<&str>) -> String {
     format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
 }
 
-/// What of a Node says whether its host may hold addresses.
-fn fitness(node: Option<&Node>) -> Option<(bool, bool)> {
-    node.map(|node| (is_fit(node), beats(node)))
+/// What of a Node says whether its host may hold addresses, and which.
+fn fitness(node: Option<&Node>) -> Option<(bool, bool, Option<&String>)> {
+    let node = node?;
+    let takes = node.metadata.annotations.as_deref().and_then(|all| all.get(TAKES_ADDRESSES));
+    Some((is_fit(node), beats(node), takes))
 }
 
 fn is_fit(node: &Node) -> bool {
@@ -155,6 +171,9 @@ fn is_fit(node: &Node) -> bool {
 struct Hosts<'a> {
     view: &'a View,
     moment: &'a Moment<'a>,
+    /// For how long the address that is decided about has waited for its host to take it; nothing if it doesn't, or if that is for
+    /// the address's own key to judge.
+    waited: Option<Duration>,
 }
 
 impl Hosts<'_> {
@@ -195,17 +214,14 @@ impl Hosts<'_> {
                 // Nobody can ask it to give the address up, and it may be heard again: until its lease is over.
                 return;
             }
-            if self.may_hold(&holder.host, service) && next.wanted.is_none() {
+            if self.may_hold(&holder.host, service, next.address) && next.wanted.is_none() {
                 next.wanted = Some(holder.host.clone());
             }
         }
-        if let Some(wanted) = &next.wanted {
-            let waits = next.since.filter(|_| next.holder.is_none()).map(|since| {
-                let waited = self.moment.now.wall.duration_since(since).unsigned_abs();
-                TAKES.saturating_sub(waited)
-            });
-            match waits {
-                _ if !self.may_hold(wanted, service) => {}
+        if let Some(wanted) =
+            next.wanted.as_ref().filter(|wanted| self.may_hold(wanted, service, next.address))
+        {
+            match self.waited.map(|waited| TAKES.saturating_sub(waited)) {
                 Some(left) if left.is_zero() => next.declined = Some(wanted.clone()),
                 Some(left) => return plan.again(left),
                 None => return,
@@ -220,7 +236,7 @@ impl Hosts<'_> {
     /// The host with fewest addresses of those that may hold this one; by chance where that leaves a choice, always by the same.
     fn best(&self, service: &str, lease: &AddressLease, load: &HashMap<String, usize>) -> Option<String> {
         let names = self.view.table::<Node>().iter().filter_map(|node| node.metadata.name.as_deref());
-        let fitting = names.filter(|name| self.may_hold(name, service));
+        let fitting = names.filter(|name| self.may_hold(name, service, lease.address));
         let order = |name: &&str| {
             let has_declined = lease.declined.as_deref() == Some(*name);
             (has_declined, load.get(*name).copied().unwrap_or_default(), rank(name, lease.address))
@@ -254,7 +270,7 @@ impl Hosts<'_> {
                 let may_move = |lease: &&AddressLease| {
                     let service = lease.service.as_deref();
                     lease.wanted.as_deref() == Some(*from)
-                        && service.is_some_and(|service| self.may_hold(to, service))
+                        && service.is_some_and(|service| self.may_hold(to, service, lease.address))
                 };
                 let moved =
                     addresses.of_host(from).filter(may_move).min_by_key(|lease| rank(to, lease.address));
@@ -280,13 +296,17 @@ impl Hosts<'_> {
         !is_lost && !self.moment.silence.contains_key(host) && node.is_some_and(|node| is_fit(node))
     }
 
-    /// Whether it may hold that of a Service: where only endpoints on the host serve (`externalTrafficPolicy: Local`), it needs one.
-    fn may_hold(&self, host: &str, service: &str) -> bool {
+    /// Whether it may hold that of a Service: it says that it takes that one; and where only endpoints on the host serve
+    /// (`externalTrafficPolicy: Local`), it needs one.
+    fn may_hold(&self, host: &str, service: &str, address: Ipv4Addr) -> bool {
+        let node = self.view.table::<Node>().get("", host);
+        let takes =
+            node.is_some_and(|node| AddressPool::is_taken_by(address, node.metadata.annotations.as_deref()));
         let (namespace, name) = service.split_once('/').unwrap_or_default();
         let spec =
             self.view.table::<Service>().get(namespace, name).and_then(|service| service.spec.as_ref());
         let is_local = spec.is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"));
-        self.is_there(host) && (!is_local || self.serves(host, service))
+        takes && self.is_there(host) && (!is_local || self.serves(host, service))
     }
 
     fn serves(&self, host: &str, service: &str) -> bool {

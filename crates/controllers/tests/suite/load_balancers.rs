@@ -243,6 +243,58 @@ async fn a_host_that_doesn_t_take_an_address_is_passed_over_and_one_that_leaves_
 }
 
 #[tokio::test]
+async fn only_hosts_that_say_that_they_take_an_address_are_asked_for_it() {
+    let mut cluster = lending(1).await;
+    let takes = |said: &str| json!({"metadata": {"annotations": {objects::TAKES_ADDRESSES: said}}});
+    // One without a pool, one with another, and one that leaves once it holds the address.
+    for (host, said) in [("n1", ""), ("n2", "10.73.0.1-10.73.0.9"), ("n3", "10.73.0.200-10.73.0.209")] {
+        cluster.patch("v1", "Node", "", host, "", takes(said)).await.unwrap();
+    }
+    cluster.balance("web", json!({})).await;
+    cluster.settle().await;
+    for _ in 0..3 {
+        assert_eq!(cluster.addresses().pop().unwrap().wanted.as_deref(), Some("n3"));
+        cluster.pass(Duration::from_secs(3));
+        cluster.settle().await;
+    }
+    cluster.rest().await;
+    cluster.patch("v1", "Node", "", "n3", "", takes("")).await.unwrap();
+    cluster.rest().await;
+    let lease = cluster.addresses().pop().unwrap();
+    assert_eq!((lease.wanted, lease.holder), (None, None), "nobody takes it");
+    cluster.patch("v1", "Node", "", "n1", "", takes("10.73.0.200-10.73.0.200")).await.unwrap();
+    cluster.rest().await;
+    assert_eq!(cluster.addresses().pop().unwrap().holder.unwrap().host, "n1");
+}
+
+#[tokio::test]
+async fn a_host_s_clock_says_nothing_about_how_long_it_has_been_asked() {
+    let mut cluster = lending(1).await;
+    cluster.balance("web", json!({})).await;
+    cluster.rest().await;
+    // A host whose clock is an hour off gives the address up: the next offer is as old as the leader has seen it.
+    let lease = cluster.addresses().pop().unwrap();
+    let holder = lease.holder.as_ref().unwrap().host.clone();
+    let user = format!("system:node:{holder}");
+    let wrong = cluster.now.wall - Duration::from_secs(3600);
+    let next = AddressLease { wanted: Some(holder.clone()), ..lease.released() };
+    cluster.writer.write(&user, lease.change(&next, wrong)).await.unwrap();
+    cluster.settle().await;
+    cluster.pass(Duration::from_millis(2900));
+    cluster.settle().await;
+    assert_eq!(cluster.addresses().pop().unwrap().wanted.as_deref(), Some(&*holder), "it has time");
+    cluster.pass(Duration::from_millis(100));
+    cluster.settle().await;
+    assert_ne!(cluster.addresses().pop().unwrap().wanted, Some(holder.clone()));
+    // Who leads next counts anew.
+    let asked = cluster.addresses().pop().unwrap().wanted;
+    cluster.take_over();
+    cluster.pass(Duration::from_millis(2900));
+    cluster.settle().await;
+    assert_eq!(cluster.addresses().pop().unwrap().wanted, asked);
+}
+
+#[tokio::test]
 async fn an_address_whose_traffic_stays_local_is_held_where_an_endpoint_is() {
     let mut cluster = lending(1).await;
     cluster.balance("web", json!({"externalTrafficPolicy": "Local"})).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use membership::lease::Epoch;
 use membership::{Lease, LeasePage};
-use objects::{AddressLease, Write};
+use objects::{AddressLease, AddressPool, Write};
 use store::{Event, KeyRange, Revision, Store, Watcher};
 use tasks::SpawnIn;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tracing::info_span;
 
 use super::LoadBalancing;
 use super::holding::{Holding, Step, Taking};
+use super::word::Word;
 use crate::Error;
 use crate::address_keeper::{Hold, Keeper};
 use crate::dial::Dialer;
@@ -45,6 +46,8 @@ const WRITE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_millis(100);
 /// How long a host that ends waits until it is written that its addresses are free. If it isn't, others wait for the end of its lease.
 const LEAVE: Duration = Duration::from_secs(2);
+/// How long it waits before that until its Node says that it takes no more.
+const WORD: Duration = Duration::from_millis(500);
 
 /// Where addresses are held.
 #[derive(Debug)]
@@ -94,6 +97,13 @@ impl Driver {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let holding = Holding::new(self.host.clone(), self.options.process, self.options.pool.clone());
         let (telling, writing, written, link) = Default::default();
+        let word =
+            Word { host: self.host.clone(), store: self.store.clone(), writer: self.options.writer.clone() };
+        let mut saying = JoinSet::new();
+        saying.spawn_in(
+            info_span!("say which addresses are taken"),
+            word.clone().keep(self.options.pool.clone()),
+        );
         let mut work = Work {
             driver: self,
             holding,
@@ -115,7 +125,8 @@ impl Driver {
                 }
             }
         }
-        work.leave().await;
+        drop(saying);
+        work.leave(&word).await;
     }
 }
 
@@ -374,10 +385,12 @@ impl Work {
         self.telling.insert(address, tasks);
     }
 
-    /// Gives all up, and says so.
-    async fn leave(mut self) {
+    /// Gives all up, and says so; first that no more is taken.
+    async fn leave(mut self, word: &Word) {
         self.holding.leave();
         let all = async {
+            // What can't be said must not hold up what is to be given up.
+            _ = timeout(WORD, word.say(&AddressPool::default())).await;
             loop {
                 self.act().await;
                 if self.written.is_empty() && !self.is_left {

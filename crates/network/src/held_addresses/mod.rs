@@ -6,6 +6,7 @@ mod holding;
 mod model;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use crate::on_link::OnLink;
 /// What it takes to hold addresses of Services of type LoadBalancer.
 #[derive(Clone)]
 pub struct LoadBalancing {
-    /// Which addresses this host may hold at all.
+    /// Which addresses this host may hold at all. Where there are none, it has to say so.
     pub pool: AddressPool,
     /// This host's lease.
     pub lease: watch::Receiver<Lease>,

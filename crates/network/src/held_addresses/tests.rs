@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use machinery::{Object, Status};
 use membership::lease::Epoch;
 use membership::{Lease, LeasePage, boottime};
-use objects::{AddressLease, AddressPool, Write, Writer};
+use objects::{AddressLease, AddressPool, TAKES_ADDRESSES, Write, Writer};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use store::{Memory, Store, Txn};
@@ -37,23 +37,28 @@ struct Api(Arc<Memory>);
 impl Writer for Api {
     fn write<'a>(&'a self, _: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
         Box::pin(async move {
-            let (name, object) = match write {
-                Write::Create(object) => (object.name().to_owned(), object.into_value()),
+            let (key, object) = match write {
+                Write::Create(object) => (key(object.name()), object.into_value()),
                 Write::Merge { subject, patch, .. } => {
                     let state = self.0.snapshot();
-                    let kv = state.get(key(&subject.name).as_bytes()).expect("it is there");
-                    if patch["metadata"]["resourceVersion"] != kv.mod_revision.to_string() {
+                    let key = if subject.kind == "Node" { node() } else { key(&subject.name) };
+                    let Some(kv) = state.get(key.as_bytes()) else {
+                        return Err(Status::unavailable("it isn't there".to_owned()));
+                    };
+                    if subject.kind != "Node"
+                        && patch["metadata"]["resourceVersion"] != kv.mod_revision.to_string()
+                    {
                         return Err(Status::unavailable("it is another version".to_owned()));
                     }
                     let mut object = serde_json::from_slice(&kv.value.bytes()).unwrap();
                     merge(&mut object, &patch);
-                    (subject.name, object)
+                    (key, object)
                 }
                 other => panic!("{other:?}"),
             };
-            self.0.txn(Txn::put(key(&name), object.to_string())).await.unwrap();
+            self.0.txn(Txn::put(key.clone(), object.to_string())).await.unwrap();
             let mut object = Object::from_value(object).unwrap();
-            let revision = self.0.snapshot().get(key(&name).as_bytes()).unwrap().mod_revision;
+            let revision = self.0.snapshot().get(key.as_bytes()).unwrap().mod_revision;
             object.set_meta("resourceVersion", revision.to_string());
             Ok(object)
         })
@@ -62,6 +67,10 @@ impl Writer for Api {
 
 fn key(name: &str) -> String {
     objects::key("coordination.k8s.io", "leases", objects::ADDRESS_NAMESPACE, name)
+}
+
+fn node() -> String {
+    objects::key("", "nodes", "", "n1")
 }
 
 fn merge(object: &mut Value, patch: &Value) {
@@ -102,6 +111,21 @@ impl Api {
             }
         };
         timeout(SOON, want).await.expect("nobody else writes all the time");
+    }
+
+    /// Waits until the Node says that its host takes these addresses.
+    async fn takes(&self, wanted: &str) {
+        let said = || {
+            let node = self.0.snapshot().get(node().as_bytes())?.value.bytes();
+            let node: Value = serde_json::from_slice(&node).unwrap();
+            Some(node["metadata"]["annotations"][TAKES_ADDRESSES].as_str()?.to_owned())
+        };
+        let says = async {
+            while said().as_deref() != Some(wanted) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(SOON, says).await.is_ok(), "{:?} isn't {wanted:?}", said());
     }
 
     /// Waits until it is this host that holds the address, or nobody.
@@ -252,9 +276,16 @@ async fn on_loopback_what_is_held_is_announced() {
     host.hold(5, HOUR);
     let holds = |held: &BTreeSet<IpAddr>| held.contains(&IpAddr::V4(ADDRESS));
     timeout(SOON, host.held.wait_for(holds)).await.unwrap().unwrap();
+    // Its Node says what it takes, once there is one, and again when it says something else.
+    let object = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"}});
+    for _ in 0..2 {
+        api.0.txn(Txn::put(node(), object.to_string())).await.unwrap();
+        api.takes("10.73.0.200-10.73.0.200").await;
+    }
     host.page.set(5, None);
     host.lease.send_replace(Lease::Over(5));
     timeout(SOON, host.held.wait_for(BTreeSet::is_empty)).await.unwrap().unwrap();
     host.stop.send_replace(true);
     timeout(SOON, host.task).await.unwrap().unwrap();
+    api.takes("").await;
 }
