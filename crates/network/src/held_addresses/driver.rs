@@ -162,17 +162,18 @@ impl Work {
         }
     }
 
-    /// The end of the lease, if it isn't renewed until then; never, if nothing is held by it.
+    /// The end of the lease by which something is held, if it isn't renewed until then; never, if nothing is.
     fn until_end(&self) -> impl Future<Output = ()> + use<> {
-        let remaining = self.holding.here().next().map(|_| match self.is_left {
-            // It is over already, and the kernel refuses.
-            true => AGAIN,
-            false => self.driver.page.remaining().min(LOOK),
-        });
+        let epoch = self.holding.here().map(|(_, taking)| taking.epoch).min();
+        let (page, is_left) = (self.driver.page.clone(), self.is_left);
         async move {
-            match remaining {
-                Some(remaining) => sleep(remaining).await,
-                None => std::future::pending().await,
+            let Some(epoch) = epoch else { return std::future::pending().await };
+            if is_left {
+                // It is over already, and the kernel refuses.
+                return sleep(AGAIN).await;
+            }
+            while page.ends(epoch).is_some() {
+                sleep(page.remaining().min(LOOK)).await;
             }
         }
     }
@@ -352,12 +353,15 @@ impl Work {
         if comes_up {
             self.tell_again().await;
         }
-        let here: Vec<_> = self.holding.here().collect();
-        for (address, taking) in here {
-            let Place::Link(on) = &self.driver.place else { return };
-            if on.has(address.into()).await.unwrap_or(false) {
-                continue;
-            }
+        let Place::Link(on) = &self.driver.place else { return };
+        // One look, however many there are; what can't be found out is put there again.
+        let all: BTreeSet<_> = match self.holding.here().next() {
+            Some(_) => on.all().await.unwrap_or_default().into_iter().collect(),
+            None => return,
+        };
+        let gone: Vec<_> =
+            self.holding.here().filter(|(address, _)| !all.contains(&IpAddr::V4(*address))).collect();
+        for (address, taking) in gone {
             tracing::warn!(%address, "an address is not where it was put");
             self.put(address, taking).await;
         }
