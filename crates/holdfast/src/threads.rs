@@ -25,16 +25,23 @@ const BEHIND: i32 = 3;
 /// # Errors
 /// If the system gives no thread.
 pub fn urgent() -> io::Result<Handle> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("urgent")
-        .on_thread_start(|| {
-            if let Err(error) = be_nice(AHEAD) {
-                tracing::debug!(%error, "consensus and heartbeats are not ahead of other programs' work");
-            }
-        })
-        .enable_all()
-        .build()?;
+    lasting(Builder::new_multi_thread().thread_name("urgent").on_thread_start(|| {
+        if let Err(error) = be_nice(AHEAD) {
+            tracing::debug!(%error, "consensus and heartbeats are not ahead of other programs' work");
+        }
+    }))
+}
+
+/// A runtime of one thread, level with those that answer the API. It lasts as long as the process.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn level(name: &str) -> io::Result<Handle> {
+    lasting(Builder::new_multi_thread().thread_name(name))
+}
+
+fn lasting(builder: &mut Builder) -> io::Result<Handle> {
+    let runtime = builder.worker_threads(1).enable_all().build()?;
     let handle = runtime.handle().clone();
     // Dropped, it would end its tasks.
     std::mem::forget(runtime);

@@ -7,6 +7,8 @@ use network::VirtualRouters;
 use tokio::runtime::Handle;
 use tracing::info_span;
 
+use crate::threads;
+
 /// Takes part in them, on the threads that nothing delays; nothing is started where there are none.
 ///
 /// # Errors
@@ -20,8 +22,10 @@ pub async fn start(config: &HostConfig, urgent: &Handle) -> anyhow::Result<Optio
         elsewhere.push((address, address));
     }
     let settings = config.vrrp.clone();
+    // Not on the urgent thread, which making a process would hold up, and whose priority it would inherit.
+    let programs = threads::level("programs")?;
     let started = tasks::spawn_on(urgent, info_span!("start virtual routers"), async move {
-        VirtualRouters::start(settings, &elsewhere)
+        VirtualRouters::start(settings, &elsewhere, &programs)
     });
     Ok(Some(started.await??))
 }

@@ -15,7 +15,7 @@ use vrrp::{Advert, Command, Event, LinkState, Notice, Routers, Settings};
 
 use super::links::{self, Links, Range};
 use super::programs::Notifier;
-use super::socket::Speaker;
+use super::socket::{AT_ONCE, Speaker};
 use crate::on_link::{OnLink, tell_neighbours};
 use crate::virtual_address;
 
@@ -25,6 +25,8 @@ const TELL_AFTER: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(5)];
 /// After this time, what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// For how long nothing more is read after as much came at once as is read: so a flood takes its part of this thread, and no more.
+const BREATH: Duration = Duration::from_millis(10);
 /// How often at the end.
 const LAST_TRIES: u32 = 20;
 /// The most different things that are said to be wrong with one virtual router.
@@ -42,6 +44,8 @@ pub(super) struct Driver {
     moving: Vec<Range>,
     peers: Vec<Peers>,
     notifier: Notifier,
+    /// Until when nothing is read, after much was.
+    breath: Option<Instant>,
     /// When addresses that aren't where they should be are seen to again.
     again: Option<Instant>,
 }
@@ -70,8 +74,8 @@ impl Driver {
         let peers =
             |on| Peers { on, speaker: None, telling: JoinSet::new(), refused: false, said: BTreeSet::new() };
         let peers = on.into_iter().map(peers).collect();
-        let (links, again) = (Links::new(), None);
-        Driver { settings, routers, origin: now(), links, moving, peers, notifier, again }
+        let (links, again, breath) = (Links::new(), None, None);
+        Driver { settings, routers, origin: now(), links, moving, peers, notifier, breath, again }
     }
 
     pub async fn run(
@@ -86,10 +90,10 @@ impl Driver {
             self.hear().await;
             self.on(Event::Time).await;
             let deadline = self.routers.deadline().map(|deadline| self.origin + deadline);
-            let wake = deadline.into_iter().chain(self.again).min();
+            let wake = deadline.into_iter().chain(self.again).chain(self.breath).min();
             tokio::select! {
                 () = virtual_address::asked(&mut stop) => break,
-                () = self.readable() => {}
+                () = self.readable(), if self.breath.is_none() => {}
                 () = until(wake) => {}
                 Ok(()) = looks.changed() => {
                     let links = looks.borrow_and_update().clone();
@@ -149,10 +153,17 @@ impl Driver {
     }
 
     async fn hear(&mut self) {
+        if self.breath.take_if(|breath| *breath <= now()).is_none() && self.breath.is_some() {
+            return;
+        }
         for instance in 0..self.peers.len() {
             let Some(speaker) = &self.peers[instance].speaker else { continue };
             let own = speaker.address;
-            for packet in speaker.hear() {
+            let packets = speaker.hear();
+            if packets.len() >= AT_ONCE {
+                self.breath = Some(now() + BREATH);
+            }
+            for packet in packets {
                 match Advert::read(&packet) {
                     Ok((from, _)) if from == own => {}
                     Ok((from, advert)) => {
@@ -210,6 +221,7 @@ impl Driver {
 
     /// Has a virtual router hear and speak on its link, as that is now.
     fn connect(&mut self, instance: usize, interface: &str) -> std::io::Result<()> {
+        let router_id = self.settings.instances[instance].router_id;
         let speaker = &mut self.peers[instance].speaker;
         let view = self.links.get(interface);
         let (Some(view), LinkState::Up { address: Some(address) }) = (view, links::state(view, &self.moving))
@@ -219,7 +231,7 @@ impl Driver {
         };
         if speaker.as_ref().is_none_or(|known| (known.link, known.address) != (view.link.index, address)) {
             *speaker = None;
-            *speaker = Some(Speaker::open(interface, view.link.index, address)?);
+            *speaker = Some(Speaker::open(interface, view.link.index, address, router_id)?);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod socket;
 use std::net::Ipv4Addr;
 
 use tasks::SpawnIn;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info_span;
@@ -37,13 +38,15 @@ pub struct VirtualRouters {
 
 impl VirtualRouters {
     /// Takes part in the virtual routers of `settings`, which must have no [`problems`](vrrp::Settings::problems). `elsewhere` are
-    /// the first and the last of addresses that come and go on this host's links without them: nothing is said in their name.
+    /// the first and the last of addresses that come and go on this host's links without them: nothing is said in their name. Scripts and
+    /// those who are told are run on `programs`: to make a process takes time, which the caller's runtime should have for nothing else.
     ///
     /// # Errors
     /// If the kernel lets this program neither speak VRRP nor see to addresses.
     pub fn start(
         settings: vrrp::Settings,
         elsewhere: &[(Ipv4Addr, Ipv4Addr)],
+        programs: &Handle,
     ) -> Result<VirtualRouters, Error> {
         socket::permitted()?;
         let (stop, stopped) = watch::channel(false);
@@ -58,9 +61,9 @@ impl VirtualRouters {
         let (results, outcomes) = mpsc::channel(RESULTS);
         for (index, script) in settings.scripts.iter().enumerate() {
             let span = info_span!("script", name = script.name);
-            running.spawn_in(span, programs::check(index, script.clone(), results.clone()));
+            running.spawn_in_on(span, programs::check(index, script.clone(), results.clone()), programs);
         }
-        let notifier = Notifier::new(&settings);
+        let notifier = Notifier::new(&settings, programs);
         let on = |instance: &vrrp::Instance| {
             Ok(OnLink::new(Netlink::open()?, instance.interface.clone(), changes.clone()))
         };

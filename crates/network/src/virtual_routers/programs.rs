@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tasks::SpawnIn;
 use tokio::process::Command;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -19,6 +20,8 @@ use vrrp::{Kind, Notice, Script, Settings};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a program that is told something may take.
 const NOTICE: Duration = Duration::from_secs(10);
+/// How long one that was killed is waited for: one that waits for a disk that doesn't answer dies later.
+const DEATH: Duration = Duration::from_secs(1);
 
 /// Why a program didn't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +51,7 @@ async fn run(command: &[String], more: &[String], limit: Duration) -> Result<(),
             if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             }
-            let _ = child.wait().await;
+            let _ = timeout(DEATH, child.wait()).await;
             Err(Failed::Late(limit))
         }
     }
@@ -89,12 +92,17 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub fn new(settings: &Settings) -> Self {
+    /// The programs are run on `programs`.
+    pub fn new(settings: &Settings, programs: &Handle) -> Self {
         let mut telling = JoinSet::new();
         let mut to = |name: &str, command: &[String]| {
             (!command.is_empty()).then(|| {
                 let (news, heard) = watch::channel(None);
-                telling.spawn_in(info_span!("notify", name), tell(command.to_vec(), heard));
+                telling.spawn_in_on(
+                    info_span!("notify", name),
+                    tell(command.to_vec(), heard, NOTICE),
+                    programs,
+                );
                 news
             })
         };
@@ -121,11 +129,11 @@ impl Notifier {
     }
 }
 
-async fn tell(command: Vec<String>, mut news: watch::Receiver<Option<Notice>>) {
+async fn tell(command: Vec<String>, mut news: watch::Receiver<Option<Notice>>, limit: Duration) {
     // The last one is told also after its sender has gone.
     while news.changed().await.is_ok() {
         let Some(notice) = news.borrow_and_update().clone() else { continue };
-        if let Err(why) = run(&command, &notice.arguments(), NOTICE).await {
+        if let Err(why) = run(&command, &notice.arguments(), limit).await {
             tracing::warn!(%why, program = command[0], "a program wasn't told what it asked for");
         }
     }
@@ -167,5 +175,28 @@ mod tests {
             }
         };
         timeout(SOON, gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_killed_and_the_next_notice_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("told");
+        let script = format!(r#"echo "$3" >> {}; [ "$3" = BACKUP ] || sleep 1000"#, file.display());
+        let notice =
+            |phase| Notice { kind: Kind::Instance, index: 0, name: "one".into(), phase, priority: 100 };
+        let told = || std::fs::read_to_string(&file).unwrap_or_default();
+        let (news, heard) = watch::channel(None);
+        let task = tokio::spawn(tell(shell(&script), heard, Duration::from_millis(300)));
+        news.send_replace(Some(notice(vrrp::Phase::Master)));
+        let first = async {
+            while told() != "MASTER\n" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, first).await.unwrap();
+        news.send_replace(Some(notice(vrrp::Phase::Backup)));
+        drop(news);
+        timeout(SOON, task).await.unwrap().unwrap();
+        assert_eq!(told(), "MASTER\nBACKUP\n");
     }
 }

@@ -4,15 +4,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use vrrp::packet::{GROUP, LARGEST, PROTOCOL, TOS, TTL};
 
 use crate::Error;
 
-/// How many packets are read in one go: what comes faster waits, or is lost.
-const AT_ONCE: usize = 64;
+/// How many packets are read in one go: what comes faster waits, or is lost. More than a link's virtual routers say in that time.
+pub(super) const AT_ONCE: usize = 16;
 
 /// Whether this program may have such sockets at all.
 pub(super) fn permitted() -> Result<(), Error> {
@@ -24,7 +24,23 @@ fn raw() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(i32::from(PROTOCOL))))
 }
 
-/// It hears and speaks on one link, from one address.
+/// The program by which the kernel drops what isn't for one virtual router: what others say, or flood the link with, wakes nobody (Linux'
+/// networking/filter). The number is the second byte of VRRP, behind a header of IP that says how long it is.
+fn only(router_id: u8) -> [SockFilter; 5] {
+    let code = |parts: &[u32]| parts.iter().try_fold(0, |all, part| Some(all | u16::try_from(*part).ok()?));
+    let step = |parts: &[u32], jump_false, number| {
+        SockFilter::new(code(parts).unwrap_or_default(), 0, jump_false, number)
+    };
+    [
+        step(&[libc::BPF_LDX, libc::BPF_B, libc::BPF_MSH], 0, 0),
+        step(&[libc::BPF_LD, libc::BPF_B, libc::BPF_IND], 0, 1),
+        step(&[libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K], 1, router_id.into()),
+        step(&[libc::BPF_RET, libc::BPF_K], 0, u32::MAX),
+        step(&[libc::BPF_RET, libc::BPF_K], 0, 0),
+    ]
+}
+
+/// It hears and speaks on one link, from one address, for one virtual router.
 #[derive(Debug)]
 pub(super) struct Speaker {
     socket: AsyncFd<Socket>,
@@ -34,8 +50,9 @@ pub(super) struct Speaker {
 }
 
 impl Speaker {
-    pub fn open(interface: &str, link: u32, address: Ipv4Addr) -> io::Result<Self> {
+    pub fn open(interface: &str, link: u32, address: Ipv4Addr, router_id: u8) -> io::Result<Self> {
         let socket = raw()?;
+        socket.attach_filter(&only(router_id))?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Index(link))?;
         // Also the address that the packets come from.
@@ -82,5 +99,64 @@ impl Speaker {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.get_ref().recv(buffer),
             received => received,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+    use vrrp::Advert;
+
+    use super::*;
+    use crate::netlink::Netlink;
+    use crate::netlink::tests::{in_namespace, ip, pair};
+
+    /// Long enough for any machine; nothing waits for it unless something is wrong.
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn only_what_is_for_its_virtual_router_is_heard_and_not_all_of_that_at_once() {
+        if !testing::has("ip") {
+            return;
+        }
+        in_namespace("only_what_is_for_its_virtual_router", || async {
+            let (near, far) = pair(&Netlink::open().unwrap()).await;
+            ip("address add 10.73.0.2/24 dev far");
+            // Both ends are here: what comes from the one bears an address that is the host's own.
+            for (setting, value) in
+                [("eth0/accept_local", "1"), ("eth0/rp_filter", "0"), ("all/rp_filter", "0")]
+            {
+                if let Err(why) = std::fs::write(format!("/proc/sys/net/ipv4/conf/{setting}"), value) {
+                    return testing::skip("netns", format_args!("{setting} can't be set ({why})"));
+                }
+            }
+            let (one, other) = ([10, 73, 0, 1].into(), [10, 73, 0, 2].into());
+            let ours = Speaker::open("eth0", near.index, one, 51).unwrap();
+            let theirs = Speaker::open("far", far.index, other, 52).unwrap();
+            let advert =
+                |router_id| Advert { router_id, priority: 100, centiseconds: 100, addresses: vec![one] };
+            let heard = async {
+                loop {
+                    // A link that was just switched on loses what is sent at first. What is first is not for it.
+                    for _ in 0..AT_ONCE {
+                        theirs.send(&advert(50)).unwrap();
+                        theirs.send(&advert(52)).unwrap();
+                        theirs.send(&advert(51)).unwrap();
+                    }
+                    ours.readable().await;
+                    let packets = ours.hear();
+                    assert!(packets.len() <= AT_ONCE, "{}", packets.len());
+                    let read = packets.iter().filter_map(|packet| Advert::read(packet).ok());
+                    let heard: Vec<_> = read.map(|(_, advert)| advert.router_id).collect();
+                    assert!(heard.iter().all(|router_id| *router_id == 51), "{heard:?}");
+                    if heard.len() == AT_ONCE {
+                        return;
+                    }
+                }
+            };
+            timeout(SOON, heard).await.expect("what is for it is heard");
+        });
     }
 }

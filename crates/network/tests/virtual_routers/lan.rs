@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use vrrp::{Advert, Settings};
 
@@ -73,7 +74,7 @@ impl Namespace {
         let thread = self.thread(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let routers = VirtualRouters::start(settings, &[]).unwrap();
+                let routers = VirtualRouters::start(settings, &[], &Handle::current()).unwrap();
                 let _ = stopped.await;
                 routers.stop().await;
             });
