@@ -32,6 +32,8 @@ const KEEPER: &str = "address-keeper";
 const READY: u8 = b'!';
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(5);
+/// How long a host that has just started waits for it before it takes an address without one.
+const FIRST: Duration = Duration::from_secs(1);
 /// After this time one that has ended is followed by another.
 const NEXT: Duration = Duration::from_millis(200);
 /// How often it looks at least: its timers stand still while the machine sleeps, and the lease doesn't.
@@ -247,6 +249,12 @@ impl Keeper {
                 Err(Error::Keeper(io::ErrorKind::TimedOut.into()))
             }
         }
+    }
+
+    /// Waits until there is one, but not for long.
+    pub async fn is_there(&self) {
+        let mut is_there = self.0.is_there.subscribe();
+        let _ = timeout(FIRST, is_there.wait_for(|is_there| *is_there)).await;
     }
 
     /// An address has been given up.

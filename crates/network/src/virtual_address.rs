@@ -124,6 +124,9 @@ pub(crate) async fn follow(
     mut stop: watch::Receiver<bool>,
 ) {
     let address = holder.address();
+    if let Holder::Link { keeper: Some(keeper), .. } = &holder {
+        keeper.is_there().await;
+    }
     // The term in which the address was taken. At the start a former life of this host may have left it on.
     let mut held: Option<u64> = None;
     let mut misplaced = matches!(holder, Holder::Link { .. });
