@@ -64,8 +64,8 @@ pub(crate) struct Cgroups {
     pub unified: bool,
     /// The controllers that its root has.
     pub controllers: BTreeSet<String>,
-    /// Whether version 1 is mounted, and keeps controllers.
-    pub legacy: bool,
+    /// The controllers that hierarchies of version 1 are mounted with.
+    pub legacy: BTreeSet<String>,
 }
 
 /// What stands in /proc/sys, by sysctl(8)'s names.

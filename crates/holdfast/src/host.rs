@@ -351,7 +351,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         // This very program, also after its file was replaced.
         program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
-        cgroups: node::cgroup_root(),
+        cgroups: node::cgroup_roots(),
         eviction: eviction(&config.eviction),
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),

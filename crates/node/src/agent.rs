@@ -45,9 +45,9 @@ pub struct Options {
     pub program: PathBuf,
     /// The folder that comes first on the pods' PATH; missing is fine.
     pub programs: PathBuf,
-    /// The cgroup (version 2) that pods' cgroups are made in, usually [`cgroup_root`](crate::cgroup_root). Without one, or
-    /// where none can be made, pods run without.
-    pub cgroups: Option<PathBuf>,
+    /// The cgroups that pods' cgroups are made in, one a hierarchy, usually [`cgroup_roots`](crate::cgroup_roots). Without one,
+    /// or where none can be made, pods run without.
+    pub cgroups: Vec<PathBuf>,
     /// This host's images, or why it has none and so runs no containers.
     pub images: Result<Arc<dyn Images>, String>,
     /// When pods are evicted.
@@ -166,7 +166,7 @@ impl Agent {
         let user = format!("system:node:{}", options.name);
         let recorder = Recorder::start(options.writer.clone(), user, from);
         let folders = Folders::new(data.clone());
-        let cgroups = cgroups(options.cgroups.as_deref(), &options.name, &data);
+        let cgroups = cgroups(&options.cgroups, &options.name, &data);
         let told_cgroups = match &cgroups {
             Ok(cgroups) if cgroups.controllers().is_empty() => "without limits".to_owned(),
             Ok(cgroups) => cgroups.controllers().to_owned(),
@@ -306,11 +306,10 @@ impl Drop for Agent {
 
 /// The cgroups of this host's pods, or why there are none. Two hosts of one name may share a machine, but not a folder: its
 /// path is a part of the cgroup's name.
-fn cgroups(root: Option<&Path>, name: &str, data: &Path) -> Result<Cgroups, String> {
-    let root = root.ok_or("no hierarchy of cgroups of version 2 is mounted")?;
+fn cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String> {
     let of_path = ring::digest::digest(&ring::digest::SHA256, data.as_os_str().as_encoded_bytes());
     let mark: String = of_path.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Cgroups::open(root, format!("{name}-{mark}"))
+    Cgroups::open(roots, format!("{name}-{mark}"))
 }
 
 /// Where programs are looked for, after the agent's own folder: never on the PATH that the agent was started with.

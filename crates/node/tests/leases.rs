@@ -287,7 +287,8 @@ struct Frozen(PathBuf);
 
 impl Frozen {
     fn make(pid: i32) -> Option<Self> {
-        let folder = node::cgroup_root()?.join(format!("holdfast-test-{}-frozen", std::process::id()));
+        let root = node::cgroup_roots().into_iter().find(|root| root.join("cgroup.controllers").exists())?;
+        let folder = root.join(format!("holdfast-test-{}-frozen", std::process::id()));
         std::fs::create_dir(&folder).ok()?;
         let frozen = Frozen(folder);
         std::fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;

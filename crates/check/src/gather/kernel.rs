@@ -74,7 +74,8 @@ fn groups(mounts: &str, controllers: impl Fn(&str) -> String) -> Cgroups {
                 let folder = place.split(' ').nth(4).unwrap_or_default();
                 groups.controllers = controllers(folder).split_whitespace().map(str::to_owned).collect();
             }
-            Some("cgroup") => groups.legacy = true,
+            // With the options of every mount among them.
+            Some("cgroup") => groups.legacy.extend(what.split([' ', ',']).map(str::to_owned)),
             _ => {}
         }
     }
@@ -127,7 +128,7 @@ mod tests {
                 let groups = groups(mounts, |folder| {
                     if folder == "/sys/fs/cgroup" { "cpu memory".into() } else { String::new() }
                 });
-                (groups.unified, groups.legacy, groups.controllers.len())
+                (groups.unified, groups.legacy.contains("memory"), groups.controllers.len())
             };
         assert_eq!(read(UNIFIED), (true, false, 2));
         assert_eq!(read(HYBRID), (true, true, 0));

@@ -85,33 +85,29 @@ fn groups(facts: &Facts, section: &mut Section) {
     const CHECK: &str = "cgroups";
     const REMEDY: &str = "start the kernel with systemd.unified_cgroup_hierarchy=1, or mount version 2 alone (the default of current distributions)";
     let groups = &facts.kernel.cgroups;
-    if !groups.unified {
-        let what =
-            if groups.legacy { "control groups are of version 1" } else { "no control groups are mounted" };
-        section.warning(
-            CHECK,
-            format!("{what}: limits of pods are not kept, and nothing kills a pod whole"),
-            REMEDY,
-        );
+    // What kills a pod whole where there is no version 2.
+    if !groups.unified && !groups.legacy.contains("freezer") {
+        let what = match groups.legacy.is_empty() {
+            true => "no control groups are mounted",
+            false => "control groups are of version 1, without a freezer",
+        };
+        let message = format!("{what}: limits of pods are not kept, and nothing kills a pod whole");
+        section.warning(CHECK, message, REMEDY);
         return;
     }
+    let has = |name: &&str| groups.controllers.contains(*name) || groups.legacy.contains(*name);
     let missing = |names: &[&'static str]| -> Vec<&'static str> {
-        names.iter().filter(|name| !groups.controllers.contains(**name)).copied().collect()
+        names.iter().filter(|name| !has(name)).copied().collect()
     };
     let (needed, useful) = (missing(&NEEDED), missing(&USEFUL));
+    let is_old = NEEDED.iter().any(|name| groups.legacy.contains(*name));
     if !needed.is_empty() {
         let needed = super::listed(&needed);
-        let (why, remedy) = match groups.legacy {
-            true => ("version 1 has them", REMEDY),
-            false => ("the kernel gives none", "start the kernel with cgroup_enable=cpu,memory"),
-        };
-        section.warning(
-            CHECK,
-            format!(
-                "version 2 of control groups is there without {needed}, as {why}: limits of pods are not kept"
-            ),
-            remedy,
-        );
+        let why = "the kernel gives none: limits of pods are not kept";
+        let message = format!("control groups are there without {needed}, as {why}");
+        section.warning(CHECK, message, "start the kernel with cgroup_enable=cpu,memory");
+    } else if is_old {
+        section.ok(CHECK, "control groups of version 1 keep the limits of pods");
     } else if useful.is_empty() {
         section.ok(CHECK, "control groups are of version 2, with all controllers that pods use");
     } else {

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -65,13 +65,13 @@ const STEPS: [&str; 13] = [
     "make the terminal the session's",
     "drop capabilities",
     "forbid new privileges",
-    "enter its cgroup",
+    "enter its cgroups",
 ];
 /// The step that is one of the plan's in turn, of which the number follows.
 const MOUNTS: u8 = 5;
 
 struct Prepared {
-    cgroup: Option<File>,
+    cgroups: Vec<File>,
     parent: libc::pid_t,
     flags: libc::c_int,
     beside: Vec<(File, libc::c_int)>,
@@ -90,7 +90,7 @@ struct Prepared {
     failed: File,
 }
 
-/// Makes a process with these three streams, in a cgroup if it is to have one, and answers its id, which is also that of
+/// Makes a process with these three streams, in the cgroups that it is to have, and answers its id, which is also that of
 /// its session and process group.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub(crate) fn spawn(
     command: &Command,
     isolation: Isolation,
     streams: [OwnedFd; 3],
-    cgroup: Option<&OwnedFd>,
+    cgroups: &[OwnedFd],
 ) -> Result<i32, RunError> {
     let system = |what: &str| {
         let what = what.to_owned();
@@ -119,8 +119,7 @@ pub(crate) fn spawn(
     let (told, failed) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("make a pipe")(e.into()))?;
     let (mut told, failed) = (File::from(told), File::from(failed));
     let mut prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
-    let entrance = cgroup.map(|cgroup| cgroup::entrance(cgroup.as_fd())).transpose();
-    prepared.cgroup = entrance.map_err(system(STEPS[12]))?;
+    prepared.cgroups = cgroup::entrances(cgroups).map_err(system(STEPS[12]))?;
 
     let mut made = std::process::Command::new(program);
     made.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
@@ -163,7 +162,7 @@ pub(crate) fn spawn(
 
 fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: File) -> io::Result<Prepared> {
     let mut prepared = Prepared {
-        cgroup: None,
+        cgroups: Vec::new(),
         parent: nix::unistd::getpid().as_raw(),
         flags: isolation.flags(),
         beside: Vec::new(),
@@ -240,9 +239,8 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
     })
     .map_err(at(0))?;
-    if let Some(cgroup) = &to.cgroup {
+    for mut cgroup in &to.cgroups {
         // Before anything of it runs, and while it has the right to. Zero means the process that writes it.
-        let mut cgroup = cgroup;
         cgroup.write_all(b"0").map_err(at(12))?;
     }
     for (namespace, kind) in &to.beside {

@@ -33,8 +33,8 @@ pub(super) struct Contained {
     pub(super) terminal: Option<OwnedFd>,
     /// How commands are run beside it.
     recipe: Recipe,
-    /// What holds its processes together, where there are cgroups.
-    cgroup: Option<OwnedFd>,
+    /// What its processes are in, where there are cgroups; the first holds them together.
+    cgroups: Vec<OwnedFd>,
     pub(super) exit_asked: Vec<Asker>,
     /// With what they have seen.
     pub(super) log_asked: Vec<(Asker, u64)>,
@@ -78,13 +78,13 @@ impl Recipe {
     }
 
     /// Makes the first process; from then on the recipe is for those beside it.
-    fn start(&mut self, streams: [OwnedFd; 3], cgroup: Option<&OwnedFd>) -> Result<i32, RunError> {
+    fn start(&mut self, streams: [OwnedFd; 3], cgroups: &[OwnedFd]) -> Result<i32, RunError> {
         match self {
             Recipe::Process(command, isolation) => {
                 if command.streams == Streams::Terminal {
                     give(&streams[0], command)?;
                 }
-                let pid = spawn(command, *isolation, streams, cgroup)?;
+                let pid = spawn(command, *isolation, streams, cgroups)?;
                 command.beside = Some(pid);
                 // What it saw mounted is its own affair from here on.
                 command.plan = MountPlan::default();
@@ -92,7 +92,7 @@ impl Recipe {
             }
             Recipe::Bundle(spec, _, bundle) => {
                 let bundle = bundle.take().ok_or(RunError::Gone)?;
-                oci::start(spec, &bundle, &streams, entrance(cgroup)?.as_ref())
+                oci::start(spec, &bundle, &streams, &entrances(cgroups)?)
             }
         }
     }
@@ -102,7 +102,7 @@ impl Recipe {
         argv: Vec<String>,
         streams: Streams,
         files: [OwnedFd; 3],
-        cgroup: Option<&OwnedFd>,
+        cgroups: &[OwnedFd],
         beside: i32,
     ) -> Result<i32, RunError> {
         let is_terminal = streams == Streams::Terminal;
@@ -115,7 +115,7 @@ impl Recipe {
                         command.env.push(("TERM".into(), "xterm".into()));
                     }
                 }
-                spawn(&command, *isolation, files, cgroup)
+                spawn(&command, *isolation, files, cgroups)
             }
             Recipe::Bundle(spec, ..) => {
                 let mut process = spec.process.clone();
@@ -123,15 +123,14 @@ impl Recipe {
                 if is_terminal && !process.env.iter().any(|variable| variable.starts_with("TERM=")) {
                     process.env.push("TERM=xterm".into());
                 }
-                oci::exec(spec, &process, beside, &files, entrance(cgroup)?.as_ref())
+                oci::exec(spec, &process, beside, &files, &entrances(cgroups)?)
             }
         }
     }
 }
 
-fn entrance(cgroup: Option<&OwnedFd>) -> Result<Option<File>, RunError> {
-    let entrance = cgroup.map(|cgroup| cgroup::entrance(cgroup.as_fd())).transpose();
-    entrance.map_err(system("enter its cgroup"))
+fn entrances(cgroups: &[OwnedFd]) -> Result<Vec<File>, RunError> {
+    cgroup::entrances(cgroups).map_err(system("enter its cgroups"))
 }
 
 /// A command beside a container.
@@ -191,7 +190,7 @@ impl Contained {
         life: Life,
         mut recipe: Recipe,
         log: &Path,
-        cgroup: Option<OwnedFd>,
+        cgroups: Vec<OwnedFd>,
         since: jiff::Timestamp,
     ) -> Result<Self, RunError> {
         let log = LogFile::open(log, life.attempt).map_err(system("can't make the log"))?;
@@ -215,7 +214,7 @@ impl Contained {
                 ([stdin, out, err], outputs)
             }
         };
-        let pid = recipe.start(streams, cgroup.as_ref())?;
+        let pid = recipe.start(streams, &cgroups)?;
         Ok(Contained {
             life,
             begun: Begun { pid, since },
@@ -224,7 +223,7 @@ impl Contained {
             input,
             terminal,
             recipe,
-            cgroup,
+            cgroups,
             exit_asked: Vec::new(),
             log_asked: Vec::new(),
         })
@@ -239,7 +238,7 @@ impl Contained {
     ) -> Result<i32, RunError> {
         let files: [OwnedFd; 3] =
             files.try_into().map_err(|_| RunError::System("three streams are needed".into()))?;
-        self.recipe.exec(argv, streams, files, self.cgroup.as_ref(), self.begun.pid)
+        self.recipe.exec(argv, streams, files, &self.cgroups, self.begun.pid)
     }
 
     /// Sends it a signal: to the group of a process of the host, whose first process may be a shell that passes nothing on; to
@@ -284,7 +283,7 @@ impl Contained {
 
     /// Kills all that is in its cgroup, whatever it forks meanwhile.
     pub(super) fn kill_whole(&self) {
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = self.cgroups.first() {
             // What this misses is found beneath the shim.
             let _ = cgroup::kill(cgroup.as_fd());
         }

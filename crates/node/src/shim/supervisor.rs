@@ -302,7 +302,7 @@ impl Supervisor {
         if before.is_some_and(|before| before.exit.is_none() || !before.output.is_over()) {
             return Err(RunError::System("its last life isn't over".into()));
         }
-        let container = Contained::start(life, recipe, log, files.into_iter().next(), now().1)?;
+        let container = Contained::start(life, recipe, log, files, now().1)?;
         let begun = container.begun;
         self.containers.insert(container.life.container.clone(), container);
         Ok(begun)

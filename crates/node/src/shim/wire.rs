@@ -39,7 +39,7 @@ pub(crate) struct Life {
 pub(crate) enum Ask {
     /// Who are you and what do you hold?
     Hello,
-    /// With the container's cgroup as a file, where there are cgroups.
+    /// With the container's cgroups as files, where there are any; the first is the one that can be killed.
     Start {
         life: Life,
         command: Box<Command>,

@@ -123,14 +123,14 @@ impl ShimRuntime {
         }
     }
 
-    /// The cgroup of a container that is about to start, if it has one.
+    /// The cgroups of a container that is about to start, if it has any.
     async fn cgroup(&self, which: &Which, program: &Program) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
         cgroups.remove_former(&which.uid, &which.container).await;
         let (which, wanted) = (which.clone(), *program.cgroup());
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
         let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
-        Ok(vec![tasks::blocking(span, made).await.map_err(io::Error::other)??])
+        tasks::blocking(span, made).await.map_err(io::Error::other)?
     }
 
     /// Hears of what goes wrong with a pod's containers, for as long as its shim is asked at all.

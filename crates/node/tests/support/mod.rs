@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
 
 mod authority;
+pub mod cgroups;
 pub mod image;
 mod writer;
 
@@ -108,7 +109,7 @@ pub struct TestHost {
     /// Its pods' addresses, if they are others than that.
     pub pods: Option<IpNet>,
     /// Where its pods' cgroups are made, if anywhere.
-    pub cgroups: Option<PathBuf>,
+    pub cgroups: Vec<PathBuf>,
     /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
     pub eviction: Eviction,
     /// Its lease, if it has one.
@@ -136,7 +137,7 @@ impl TestHost {
             folder: tempfile::tempdir().unwrap(),
             net: NETS.fetch_add(1, Ordering::Relaxed),
             pods: None,
-            cgroups: None,
+            cgroups: Vec::new(),
             eviction: Eviction {
                 thresholds: Vec::new(),
                 every: Duration::from_millis(100),

@@ -57,18 +57,21 @@ fn what_the_kernel_lacks_is_found() {
             (|f| f.kernel.nftables = Presence::Missing, "warning nftables: ", "modprobe nf_tables"),
             (|f| f.kernel.nftables = Presence::Unseen("no".into()), "unseen nftables: nftables: no", "root"),
             (
-                |f| f.kernel.cgroups = Cgroups { legacy: true, ..Cgroups::default() },
-                "warning cgroups: control groups are of version 1: ",
+                |f| f.kernel.cgroups = Cgroups { legacy: ["memory".to_owned()].into(), ..Cgroups::default() },
+                "warning cgroups: control groups are of version 1, without a freezer: ",
                 "systemd.unified_cgroup_hierarchy=1",
             ),
             (
-                |f| f.kernel.cgroups = Cgroups { legacy: true, unified: true, ..Cgroups::default() },
-                "warning cgroups: version 2 of control groups is there without cpu and memory, as version 1 has them",
-                "unified",
+                |f| {
+                    f.kernel.cgroups =
+                        Cgroups { legacy: ["cpu".to_owned()].into(), unified: true, ..Cgroups::default() }
+                },
+                "warning cgroups: control groups are there without memory, as the kernel gives none",
+                "cgroup_enable",
             ),
             (
                 |f| f.kernel.cgroups.controllers = ["cpu".to_owned()].into(),
-                "warning cgroups: version 2 of control groups is there without memory, as the kernel gives none",
+                "warning cgroups: control groups are there without memory, as the kernel gives none",
                 "cgroup_enable",
             ),
         ],

@@ -130,6 +130,17 @@ impl Amounts {
         ]
     }
 
+    /// The values of cgroups of version 1, in whichever hierarchies they are.
+    pub(super) fn v1(self) -> Values {
+        let none = || "-1".to_owned();
+        vec![
+            ("cpu.shares", shares(self.cpu_request).to_string()),
+            ("cpu.cfs_period_us", PERIOD.to_string()),
+            ("cpu.cfs_quota_us", self.quota().unwrap_or_else(none)),
+            ("memory.limit_in_bytes", self.most_memory().unwrap_or_else(none)),
+        ]
+    }
+
     /// The most time in a period, in microseconds.
     fn quota(self) -> Option<String> {
         let quota = |milli: u64| (milli.saturating_mul(PERIOD) / 1000).max(LEAST_QUOTA);
@@ -196,6 +207,14 @@ mod tests {
         ] {
             assert_eq!(texts(&one(resources.clone())), values, "{resources}");
         }
+    }
+
+    #[test]
+    fn version_1_has_it_in_its_own_words() {
+        let amounts = Amounts { cpu_request: 250, memory_request: 1, cpu: Some(500), memory: Some(64 << 20) };
+        let texts = |amounts: Amounts| amounts.v1().into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+        assert_eq!(texts(amounts), ["256", "100000", "50000", "67108864"]);
+        assert_eq!(texts(Amounts::default()), ["2", "100000", "-1", "-1"]);
     }
 
     #[test]

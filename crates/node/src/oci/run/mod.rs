@@ -25,7 +25,7 @@ use program::Program;
 use super::spec::{NamespaceKind, Process, Spec};
 use crate::runtime::RunError;
 
-/// Starts a container: its first process, which is answered. `entrance` is where its cgroup is entered.
+/// Starts a container: its first process, which is answered. `entrances` are where its cgroups are entered.
 ///
 /// # Errors
 /// What of the bundle is wrong, or what the system refused.
@@ -33,11 +33,11 @@ pub(crate) fn start(
     spec: &Spec,
     bundle: &Bundle,
     streams: &[OwnedFd; 3],
-    entrance: Option<&File>,
+    entrances: &[File],
 ) -> Result<i32, RunError> {
     let program = Program::of(&spec.process, spec.linux.seccomp.as_ref()).map_err(RunError::Config)?;
     give_streams(spec, streams);
-    let enter = || enter_new(spec, bundle, entrance);
+    let enter = || enter_new(spec, bundle, entrances);
     let begin = |(trees, is_mapped), line: Line| {
         let steps = || -> Result<Infallible, Failure> {
             program::begin(streams, spec.process.terminal, &line)?;
@@ -61,11 +61,11 @@ pub(crate) fn exec(
     process: &Process,
     pid: i32,
     streams: &[OwnedFd; 3],
-    entrance: Option<&File>,
+    entrances: &[File],
 ) -> Result<i32, RunError> {
     let program = Program::of(process, spec.linux.seccomp.as_ref()).map_err(RunError::Config)?;
     give_streams(spec, streams);
-    let enter = || enter_beside(process, pid, entrance);
+    let enter = || enter_beside(process, pid, entrances);
     let begin = |(), line: Line| {
         let steps = || -> Result<Infallible, Failure> {
             program::begin(streams, process.terminal, &line)?;
@@ -92,11 +92,11 @@ fn give_streams(spec: &Spec, streams: &[OwnedFd; 3]) {
 }
 
 /// What every process of a container begins with: nothing of it can be looked at from inside (its memory is the shim's, and its
-/// open files are the host's), and all that it makes is the container's cgroup's.
-fn prepare(process: &Process, entrance: Option<&File>) -> Result<(), Failure> {
+/// open files are the host's), and all that it makes is in the container's cgroups.
+fn prepare(process: &Process, entrances: &[File]) -> Result<(), Failure> {
     // SAFETY: a call on numbers.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }).trying("hide the process")?;
-    if let Some(mut entrance) = entrance {
+    for mut entrance in entrances {
         // Zero means the process that writes it.
         entrance.write_all(b"0").trying("enter its cgroup")?;
     }
@@ -126,8 +126,8 @@ fn confine_program(profile: &str) -> std::io::Result<()> {
 
 type Entered = (Vec<Option<OwnedFd>>, bool);
 
-fn enter_new(spec: &Spec, bundle: &Bundle, entrance: Option<&File>) -> Result<Entered, Failure> {
-    prepare(&spec.process, entrance)?;
+fn enter_new(spec: &Spec, bundle: &Bundle, entrances: &[File]) -> Result<Entered, Failure> {
+    prepare(&spec.process, entrances)?;
     let mut shared = Vec::new();
     for namespace in &spec.linux.namespaces {
         if let Some(path) = &namespace.path {
@@ -164,8 +164,8 @@ fn enter_new(spec: &Spec, bundle: &Bundle, entrance: Option<&File>) -> Result<En
     Ok((trees, users.is_some()))
 }
 
-fn enter_beside(process: &Process, pid: i32, entrance: Option<&File>) -> Result<(), Failure> {
-    prepare(process, entrance)?;
+fn enter_beside(process: &Process, pid: i32, entrances: &[File]) -> Result<(), Failure> {
+    prepare(process, entrances)?;
     let mut others = Vec::new();
     for kind in NamespaceKind::ALL {
         let path = |of: &str| format!("/proc/{of}/ns/{}", kind.file());
