@@ -196,6 +196,52 @@ async fn kubectl_does_what_it_does_elsewhere() {
     kubectl.says("delete namespace other", &["deleted"]);
 }
 
+/// A pod with limits.
+const LIMITED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: limited}
+spec:
+  runtimeClassName: host
+  containers:
+  - name: main
+    command: [sleep, "1000"]
+    resources: {limits: {cpu: 200m, memory: 64Mi}}
+"#;
+
+#[tokio::test]
+async fn kubectl_resizes_a_pod_in_place() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::up().await;
+    let kubectl = Kubectl(&cluster, "kubectl");
+    kubectl.applies(LIMITED, &["pod/limited created"]);
+    kubectl.says("wait --for=condition=Ready pod/limited --timeout=60s", &["condition met"]);
+    let resize = |resources: &str| {
+        format!(
+            r#"patch pod limited --subresource resize -p {{"spec":{{"containers":[{{"name":"main","resources":{resources}}}]}}}}"#
+        )
+    };
+    let more = r#"{"requests":{"cpu":"300m","memory":"96Mi"},"limits":{"cpu":"300m","memory":"96Mi"}}"#;
+    kubectl.says(&resize(more), &["patched"]);
+    let of = |path: &str| format!("get pod limited -o jsonpath={{.status.{path}}}");
+    kubectl.says_soon(&of("containerStatuses[0].resources.limits"), r#"{"cpu":"300m","memory":"96Mi"}"#);
+    kubectl.says(&of("containerStatuses[0].allocatedResources"), &[r#"{"cpu":"300m","memory":"96Mi"}"#]);
+    kubectl.says(&of("containerStatuses[0].restartCount"), &["0"]);
+    kubectl.says_soon("get events --field-selector reason=ResizeCompleted", "Pod resize completed");
+    // Not another class of service, nothing but processors and memory, and no more than a host has.
+    kubectl.fails(
+        &resize(r#"{"requests":{"cpu":"100m"}}"#),
+        &["Pod QOS Class may not change as a result of resizing"],
+    );
+    let disk = r#"{"requests":{"ephemeral-storage":"1Gi"}}"#;
+    kubectl.fails(&resize(disk), &["only cpu and memory resources are mutable"]);
+    kubectl.says(&resize(r#"{"requests":{"cpu":"100000"},"limits":{"cpu":"100000"}}"#), &["patched"]);
+    kubectl.says_soon(&of("conditions[?(@.type=='PodResizePending')].reason"), "Infeasible");
+    kubectl.says(&of("containerStatuses[0].resources.limits"), &[r#"{"cpu":"300m","memory":"96Mi"}"#]);
+}
+
 #[tokio::test]
 async fn the_thin_client_says_what_kubectl_says() {
     let cluster = Cluster::up().await;

@@ -82,7 +82,7 @@ pub(super) fn good() -> Facts {
             cgroups: Cgroups {
                 unified: true,
                 controllers: ["cpu", "memory", "cpuset", "io", "pids"].map(str::to_owned).into(),
-                legacy: BTreeSet::new(),
+                legacy: [].into(),
             },
         },
         settings: settings(),

@@ -430,9 +430,10 @@ impl PodRecord {
 
     /// A process ended.
     pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, outcome: ContainerEnd, now: Now) {
+        let stopping = self.stopping;
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
-        let (since, is_resized) = (running.since, running.is_resized);
+        let (since, is_resized) = (running.since, running.is_resized && !stopping);
         let ContainerEnd { code, signal, message, reason, at } = outcome;
         let exit = Terminated {
             id: id.to_owned(),

@@ -130,9 +130,10 @@ pub(crate) struct Change {
 }
 
 /// What is to be done for a resize: the allocation is kept first.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Resizing {
-    generation: Option<i64>,
+    /// The pod's generation that it was given.
+    pub generation: Option<i64>,
     /// Of the pod as a whole: what it has, and what it is brought to.
     pub pod: (Amounts, Amounts),
     /// The containers that take it without a restart.

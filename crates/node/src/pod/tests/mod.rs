@@ -1,5 +1,7 @@
 //! Decisions as tables: what happens to a pod, and what the agent does and says of it.
 
+mod resize;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
