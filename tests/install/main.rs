@@ -156,6 +156,9 @@ async fn three_machines(island: Island) {
             .then_some(())
     })
     .await;
+    let status = n3.fails(&["status", "--kubeconfig", &n3.kubeconfig()]);
+    assert!(status.contains("2 of 3 members are ready: one more loss and the cluster stops"), "{status}");
+    assert!(status.contains("n1 is silent"), "{status}");
     // Machines can join all the same: a new one under the old one's name, with another disk.
     bridge.unplug(1).await.unwrap();
     let mut anew = Machine::new(&folder.path().join("anew"), 1, bridge.plug(1).await.unwrap());
@@ -169,6 +172,16 @@ async fn three_machines(island: Island) {
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
     let _ = deployments.delete("web", &DeleteParams::default()).await;
+
+    // Without a majority nobody holds the address that the kubeconfig names, and the last host tells all the same how it is.
+    anew.cut();
+    n2.cut();
+    wait_for("the last host to say that nobody leads", || async {
+        let status = n3.fails(&["status", "--kubeconfig", &n3.kubeconfig()]);
+        (status.contains("nobody leads: the cluster takes no writes") && status.contains("n2 is silent"))
+            .then_some(())
+    })
+    .await;
 }
 
 /// The token and the command in the line that is printed for other machines.
