@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod completion;
 mod configuration;
 mod datastore;
 mod drill;
@@ -96,6 +97,10 @@ enum Command {
     Status(status::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
+    /// Print the script by which a shell completes this program's command lines
+    Completion(completion::CompletionArgs),
+    /// Print this program's manual page, or write those of all commands
+    Man(completion::ManArgs),
     /// Run the host whose configuration this is, as `init` and `join` write it
     Host(host::Args),
     /// Answer with the pod's name
@@ -141,6 +146,8 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Config(args) => configuration::run(&args),
+        Command::Completion(args) => completion::completion(&args),
+        Command::Man(args) => completion::man(&args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
     };
