@@ -113,6 +113,69 @@ fn a_terminal_that_does_not_matter_ends_nothing() {
     assert!(!is_running(&dir));
 }
 
+/// Ends what a test that fails leaves in the background.
+struct Down<'a>(&'a Path);
+
+impl Down<'_> {
+    fn output(&self) -> Output {
+        Command::new(HOLDFAST).args(["down", "--dir"]).arg(self.0).output().unwrap()
+    }
+}
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        drop(self.output());
+    }
+}
+
+#[test]
+fn a_cluster_in_the_background_runs_until_it_is_ended_and_keeps_its_data() {
+    let _lock = (!testing::has_namespaces()).then(lock_loopback);
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cluster");
+    let nothing = Down(&dir).output();
+    assert!(
+        !nothing.status.success() && text(&nothing).contains("there is no cluster in"),
+        "{}",
+        text(&nothing)
+    );
+    let down = Down(&dir);
+    let start = || up(&dir).arg("-d").stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let holdfast = |args: &[&str]| {
+        Command::new(HOLDFAST).args(args).arg("--kubeconfig").arg(dir.join("kubeconfig")).output().unwrap()
+    };
+
+    let first = start();
+    assert!(first.status.success(), "{}", text(&first));
+    let export = String::from_utf8(first.stdout.clone()).unwrap();
+    assert!(export.starts_with("export KUBECONFIG="), "{}", text(&first));
+    let end = format!("holdfast down --dir {} stops the cluster", dir.canonicalize().unwrap().display());
+    assert!(text(&first).contains(&end), "{}", text(&first));
+    let manifest = temporary.path().join("kept.json");
+    std::fs::write(&manifest, r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}"#)
+        .unwrap();
+    let applied = holdfast(&["apply", "-f", manifest.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    let again = start();
+    assert!(again.status.success() && text(&again).contains("already (process "), "{}", text(&again));
+    assert!(text(&again).contains(&export), "{}", text(&again));
+    let in_front = up(&dir).stderr(Stdio::piped()).output().unwrap();
+    assert!(!in_front.status.success(), "one at a time: {}", text(&in_front));
+
+    let ended = down.output();
+    assert!(ended.status.success() && text(&ended).contains("its data stay"), "{}", text(&ended));
+    assert!(!is_running(&dir), "down waits for the end");
+    let ended = down.output();
+    assert!(ended.status.success() && text(&ended).contains("no cluster runs in"), "{}", text(&ended));
+
+    let next = start();
+    assert!(next.status.success(), "{}", text(&next));
+    let kept = holdfast(&["get", "configmap", "kept"]);
+    assert!(kept.status.success(), "{}", text(&kept));
+    assert!(down.output().status.success());
+    assert!(!is_running(&dir));
+}
+
 /// As `holdfast up 2>&1 | head -1`, and as with a full disk behind the output.
 #[test]
 fn a_cluster_goes_on_when_nobody_hears_it() {

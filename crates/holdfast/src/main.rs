@@ -71,8 +71,10 @@ enum Command {
     Join(install::JoinArgs),
     /// Make, show and revoke the tokens by which machines join
     Token(install::TokenArgs),
-    /// Run a cluster on this machine until Ctrl-C
+    /// Run a cluster on this machine until Ctrl-C, or in the background
     Up(up::Args),
+    /// End the cluster that `up` runs on this machine; its data stay
+    Down(up::DownArgs),
     /// Show objects, as kubectl does
     Get(kubectl::GetArgs),
     /// Bring the objects of a manifest into the cluster, as kubectl does
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
         Command::Join(args) => on_one_thread(install::join(args)),
         Command::Token(args) => on_one_thread(install::token(args)),
         Command::Up(args) => up::run(args),
+        Command::Down(args) => on_one_thread(up::down(args)),
         Command::Get(args) => on_one_thread(kubectl::get(args)),
         Command::Apply(args) => on_one_thread(kubectl::apply(args)),
         Command::Delete(args) => on_one_thread(kubectl::delete(args)),

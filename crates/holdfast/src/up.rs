@@ -1,12 +1,14 @@
-//! `holdfast up`: a cluster on this machine, in the foreground.
+//! `holdfast up`: a cluster on this machine, in the foreground or behind it. `holdfast down` ends it.
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local::{Addresses, Cluster, Options};
+use local::{Addresses, Cluster, Folder, Front, Options, Running};
 use serde_json::Value;
 
 use crate::datastore::DatastoreArgs;
@@ -20,9 +22,12 @@ use crate::without::Without;
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast up\n  holdfast up --nodes 1 --dir /tmp/one --port 0\n  nohup holdfast up > up.log 2>&1 &"
+    after_help = "Examples:\n  holdfast up\n  holdfast up -d\n  holdfast up --nodes 1 --dir /tmp/one --port 0"
 )]
 pub struct Args {
+    /// Return once all hosts are Ready, and let the cluster run until `holdfast down`
+    #[arg(short, long)]
+    detach: bool,
     /// How many hosts [default: those the folder has, or 3]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=store::MOST_PEERS as u64))]
     nodes: Option<u64>,
@@ -57,8 +62,14 @@ const PREFIX: &str = "/holdfast";
 
 /// Runs the cluster until it is asked to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    local::stand_guard()?;
     let dir = crate::dir_or_default(args.dir)?;
+    if args.detach
+        && let Some(running) = running_on(&dir)?
+    {
+        return runs_already(&dir, &running);
+    }
+    let front = args.detach.then(local::split_off).transpose()?;
+    local::stand_guard()?;
     let ports = ForwardedPorts { api: args.port, etcd: args.etcd_port };
     let datastore = args.datastore.datastore(PREFIX)?;
     let nodes = args.nodes.map(|n| n as usize);
@@ -74,10 +85,75 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let configs: Vec<PathBuf> = hosts.map(|(_, name)| ground.folder.config_file(&name)).collect();
     crate::image::bring(&args.image, &configs)?;
     let arguments = [args.log_format.host_arguments(), args.without.host_arguments()].concat();
-    ground::runtime()?.block_on(serve(ground, arguments))
+    ground::runtime()?.block_on(serve(ground, arguments, front))
 }
 
-async fn serve(ground: Ground, arguments: Vec<OsString>) -> anyhow::Result<()> {
+/// The launcher that runs on a folder, if one does.
+fn running_on(dir: &Path) -> anyhow::Result<Option<Running>> {
+    Running::on(dir).with_context(|| format!("can't see who runs in {}", dir.display()))
+}
+
+/// Says so, and how it is reached: whatever else was asked for.
+fn runs_already(dir: &Path, running: &Running) -> anyhow::Result<()> {
+    let (pid, at) = (running.pid(), dir.display());
+    say!(
+        "a cluster runs in {at} already (process {pid}), as it was started; end it with: {}",
+        down_line(dir)
+    );
+    show(&export_line(&dir.join("kubeconfig")))
+}
+
+/// What to type to use the cluster.
+fn export_line(kubeconfig: &Path) -> String {
+    format!("export KUBECONFIG={}\n", quoted(kubeconfig))
+}
+
+/// What to type to end a cluster that runs in the background.
+fn down_line(dir: &Path) -> String {
+    let is_usual =
+        crate::default_dir().and_then(|usual| usual.canonicalize().ok()) == dir.canonicalize().ok();
+    if is_usual { "holdfast down".to_owned() } else { format!("holdfast down --dir {}", quoted(dir)) }
+}
+
+/// Arguments of `holdfast down`.
+#[derive(clap::Args)]
+pub struct DownArgs {
+    /// The cluster's folder [default: ~/.local/state/holdfast]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// Ends the cluster that runs in a folder, however it was started, and waits until nothing of it is left but its data.
+pub async fn down(args: DownArgs) -> anyhow::Result<()> {
+    /// Pods get up to 30 s by themselves.
+    const PATIENCE: Duration = Duration::from_secs(90);
+    const BETWEEN: Duration = Duration::from_millis(50);
+    let dir = crate::dir_or_default(args.dir)?;
+    let at = dir.display();
+    let record = Folder::record_in(&dir)?;
+    let Some(running) = running_on(&dir)? else {
+        anyhow::ensure!(record.is_some(), "there is no cluster in {at}; say with --dir where it is");
+        say!("no cluster runs in {at}");
+        return Ok(());
+    };
+    let pid = running.pid();
+    running.ask_to_end().with_context(|| format!("can't end the cluster in {at} (process {pid})"))?;
+    let ended = tokio::time::timeout(PATIENCE, async {
+        while !running.has_ended() {
+            tokio::time::sleep(BETWEEN).await;
+        }
+    });
+    ended.await.map_err(|_| {
+        anyhow::anyhow!(
+            "the cluster in {at} (process {pid}) doesn't end within {} s; `kill -9 {pid}` ends it as a power cut would",
+            PATIENCE.as_secs()
+        )
+    })?;
+    say!("the cluster in {at} has ended; its data stay");
+    Ok(())
+}
+
+async fn serve(ground: Ground, arguments: Vec<OsString>, front: Option<Front>) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let started = now();
     let addresses = ground.folder.addresses();
@@ -95,6 +171,11 @@ async fn serve(ground: Ground, arguments: Vec<OsString>) -> anyhow::Result<()> {
         say!("their state lies in etcd at {}, under {}/", etcd.endpoints.join(","), etcd.prefix);
     }
     let _ways_to_etcd = ground::open(ground.crossings)?;
+    let stops = match &front {
+        Some(_) => format!("{} stops the cluster", down_line(ground.folder.path())),
+        None => "Ctrl-C stops the cluster".to_owned(),
+    };
+    let log = front.as_ref().map(|_| log_in(&ground.folder)).transpose()?;
     let options = Options { folder: ground.folder, program: ground::program()?, arguments, net: ground.net };
     let mut cluster = Cluster::start(options).await?;
 
@@ -108,12 +189,17 @@ async fn serve(ground: Ground, arguments: Vec<OsString>) -> anyhow::Result<()> {
         () = async {
             wait_until_ready(&asker, nodes, &logs).await;
             ready.set(true);
-            say!("{nodes} of {} Ready after {:.1} s; Ctrl-C stops the cluster", are(nodes), started.elapsed().as_secs_f64());
+            say!("{nodes} of {} Ready after {:.1} s; {stops}", are(nodes), started.elapsed().as_secs_f64());
             if let Some(etcdctl) = etcdctl {
                 say!("the store is reached with: {etcdctl}");
             }
             // The hosts run, whether anybody reads this or not.
-            if let Err(error) = show(&format!("export KUBECONFIG={}\n", quoted(&kubeconfig))) {
+            if let Err(error) = show(&export_line(&kubeconfig)) {
+                say!("{error:#}");
+            }
+            if let Some((front, log)) = front.zip(log)
+                && let Err(error) = front.release_to(0, &log)
+            {
                 say!("{error:#}");
             }
             std::future::pending().await
@@ -122,6 +208,13 @@ async fn serve(ground: Ground, arguments: Vec<OsString>) -> anyhow::Result<()> {
     say!("stopping");
     cluster.stop().await?;
     outcome
+}
+
+/// Where a cluster in the background says what it would say on a terminal.
+fn log_in(folder: &Folder) -> anyhow::Result<File> {
+    let path = folder.path().join("up.log");
+    let log = File::options().create(true).append(true).mode(0o600).open(&path);
+    log.with_context(|| format!("can't write {}", path.display()))
 }
 
 /// Starts hosts again that end by themselves. One that can't run is an error until all of them were `ready`: from

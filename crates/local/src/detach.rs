@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::unistd::{ForkResult, fork, pipe2, setsid};
+use nix::unistd::{ForkResult, dup2_stderr, fork, pipe2, setsid};
 
 use crate::single_thread::{is_single_threaded, quiet};
 use crate::watch::{Ended, Signals, Terminal, watch};
@@ -77,6 +77,17 @@ impl Front {
     /// lead nowhere from here.
     pub fn release(self, status: u8) -> Result<(), Error> {
         quiet()?;
+        self.tell(status)
+    }
+
+    /// As [`release`](Self::release), but what this process still says goes to `log`.
+    pub fn release_to(self, status: u8, log: &File) -> Result<(), Error> {
+        quiet()?;
+        dup2_stderr(log).map_err(io::Error::from)?;
+        self.tell(status)
+    }
+
+    fn tell(self, status: u8) -> Result<(), Error> {
         File::from(self.pipe).write_all(&[status])?;
         Ok(())
     }

@@ -311,8 +311,13 @@ fn check_free(path: &Path) -> Result<(), Error> {
 /// What the lock's file says: by this a folder is known in which a cluster was begun.
 const LOCK_TEXT: &str = "Held by a running cluster of Holdfast.\n";
 
+/// The file whose lock a launcher holds for as long as it runs on a folder.
+pub(crate) fn lock_file(folder: &Path) -> PathBuf {
+    folder.join(LOCK)
+}
+
 fn lock(folder: &Path) -> Result<File, Error> {
-    let path = folder.join(LOCK);
+    let path = lock_file(folder);
     let failed = |why| Error::File { path: path.clone(), why };
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed)?;
     match file.try_lock() {

@@ -68,7 +68,8 @@ impl Process {
         matches!(self.state, 'T' | 't' | 'Z' | 'X' | 'x' | 'D')
     }
 
-    fn is_dead(&self) -> bool {
+    /// Whether it has ended, though its parent may not know yet.
+    pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 }
