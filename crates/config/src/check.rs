@@ -326,7 +326,8 @@ impl HostConfig {
             ("pkiDir", &self.pki_dir),
         ];
         let registries = self.registries_file.iter().map(|path| ("registriesFile", path.as_path()));
-        for (field, path) in paths.into_iter().chain(registries) {
+        let static_pods = self.static_pods.iter().map(|path| ("staticPods", path.as_path()));
+        for (field, path) in paths.into_iter().chain(registries).chain(static_pods) {
             let what = format!("{} is no absolute path", path.display());
             findings.require(path.is_absolute(), field, what, "begin it with /");
         }

@@ -59,6 +59,9 @@ pub struct HostConfig {
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,
+    /// The folder with the manifests of the pods that the host runs by itself. None where it runs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_pods: Option<PathBuf>,
     /// The virtual routers that the host takes part in.
     #[serde(default, skip_serializing_if = "vrrp::Settings::is_empty")]
     pub vrrp: vrrp::Settings,

@@ -1,4 +1,4 @@
-//! Hears that something in a folder came, went or was replaced (inotify(7)). What it is, the one who waits looks up: so nothing that the
+//! Hears that something in a folder came, went, was replaced or written (inotify(7)). What it is, the one who waits looks up: so nothing that the
 //! kernel says is read, and no event can be lost.
 
 use std::ffi::CString;
@@ -10,17 +10,22 @@ use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
 const CHANGES: u32 = libc::IN_CREATE
+    | libc::IN_CLOSE_WRITE
     | libc::IN_DELETE
     | libc::IN_MOVED_FROM
     | libc::IN_MOVED_TO
     | libc::IN_DELETE_SELF
     | libc::IN_MOVE_SELF;
 
+/// A folder that is watched.
 #[derive(Debug)]
-pub(crate) struct FolderWatch(AsyncFd<std::fs::File>);
+pub struct FolderWatch(AsyncFd<std::fs::File>);
 
 impl FolderWatch {
     /// Watches a folder from now on.
+    ///
+    /// # Errors
+    /// If it isn't there, or the system gives no watch.
     pub fn new(folder: &Path) -> io::Result<Self> {
         let path = CString::new(folder.as_os_str().as_bytes())?;
         // SAFETY: a call with flags alone; its answer is checked before it becomes a descriptor.
@@ -41,6 +46,9 @@ impl FolderWatch {
     }
 
     /// Waits for a change since the last one that was heard of.
+    ///
+    /// # Errors
+    /// If nothing can be heard any more.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable_mut().await?;

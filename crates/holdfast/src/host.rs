@@ -353,6 +353,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         programs: programs_dir(&config),
         cgroups: node::cgroup_roots(),
         eviction: eviction(&config.eviction),
+        static_pods: config.static_pods.clone(),
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
         writer: server.writer(),

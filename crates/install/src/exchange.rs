@@ -85,7 +85,7 @@ pub struct Keys {
 }
 
 impl Shared {
-    /// What a host's configuration says for all hosts. The file about registries lies on that host alone.
+    /// What a host's configuration says for all hosts. The file about registries and the folder of static pods lie on that host alone.
     pub fn of(config: &HostConfig) -> Self {
         Shared {
             cluster_id: config.cluster_id.clone(),
@@ -101,6 +101,7 @@ impl Shared {
                 dns: config.dns.clone(),
                 eviction: config.eviction.clone(),
                 registries_file: None,
+                static_pods: None,
             },
         }
     }

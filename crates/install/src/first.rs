@@ -60,8 +60,16 @@ pub(crate) struct Whole<'a> {
 pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
     let Whole { cluster_id, peers, host_cidr, pod_cidr, cluster_cidr, service_cidr, .. } = whole;
     let Whole { virtual_address, settings, place, layout, .. } = whole;
-    let Settings { load_balancer_cidrs, ports, timeouts, scheduling, dns, eviction, registries_file } =
-        settings;
+    let Settings {
+        load_balancer_cidrs,
+        ports,
+        timeouts,
+        scheduling,
+        dns,
+        eviction,
+        registries_file,
+        static_pods,
+    } = settings;
     HostConfig {
         cluster_id,
         name: place.name,
@@ -80,6 +88,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         dns,
         eviction,
         registries_file,
+        static_pods,
         // Each host has a priority of its own among the virtual routers, to be written into its file.
         vrrp: Default::default(),
         data_dir: layout.data_dir(),

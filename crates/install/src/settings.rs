@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 /// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the file
-/// about registries.
+/// about registries and the folder of static pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
@@ -57,6 +57,9 @@ pub struct Settings {
     /// The file about registries of images, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,
+    /// The folder with the manifests of the pods that this host runs by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub static_pods: Option<PathBuf>,
 }
 
 impl Settings {

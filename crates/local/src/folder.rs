@@ -207,6 +207,7 @@ impl Folder {
             dns: Dns::default(),
             eviction: eviction(),
             registries_file: self.record.registries.clone(),
+            static_pods: None,
             vrrp: Default::default(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),

@@ -21,9 +21,10 @@ use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
+use crate::manifests::{StaticPods, follow_manifests};
 use crate::node::{Epochs, NodeIdentity, keep_registered, read_machine};
 use crate::oci;
-use crate::pods::{Desk, Folders, LiveContainers, PodHost, Residents, TokenBook, UserRanges};
+use crate::pods::{Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, TokenBook, UserRanges};
 use crate::removed_volumes::remove_folders;
 use crate::server;
 use crate::shims::{ShimRuntime, end_of_bound, end_strays};
@@ -52,6 +53,8 @@ pub struct Options {
     pub images: Result<Arc<dyn Images>, String>,
     /// When pods are evicted.
     pub eviction: Eviction,
+    /// The folder with the manifests of the pods that the host runs by itself, if there are any.
+    pub static_pods: Option<PathBuf>,
     /// Where objects are read.
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
@@ -215,6 +218,7 @@ impl Agent {
             registered,
             running: LiveContainers::default(),
             residents: Residents::default(),
+            static_pods: StaticBook::default(),
             tokens: TokenBook::default(),
             storage: StorageBook::default(),
             rates: Rates::default(),
@@ -238,8 +242,11 @@ impl Agent {
         };
         let images = host.containers.clone().ok();
         let (stop, stopped) = watch::channel(false);
-        let desk = Desk::new(host.clone());
-        let others = vec![
+        // Where there is no folder, it is known already that there are none.
+        let none = options.static_pods.is_none().then(StaticPods::default);
+        let (show_manifests, manifests) = watch::channel(none);
+        let desk = Desk::new(host.clone(), manifests);
+        let mut others = vec![
             tasks::spawn(
                 info_span!("keep the Node"),
                 keep_registered(
@@ -266,6 +273,10 @@ impl Agent {
             ),
             tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
+        if let Some(folder) = options.static_pods {
+            let following = follow_manifests(host, folder, show_manifests);
+            others.push(tasks::spawn(info_span!("follow manifests"), following));
+        }
         let desk = tasks::spawn(info_span!("agent"), desk.run(stopped));
         Ok(Agent { stop, desk, others, listening })
     }

@@ -13,6 +13,7 @@ mod eviction;
 mod host;
 mod image_garbage;
 mod images;
+mod manifests;
 mod node;
 mod oci;
 mod pod;

@@ -11,6 +11,7 @@ mod followed;
 mod key;
 mod local_path;
 mod metadata;
+mod mirror;
 mod named;
 mod object_ref;
 mod pod;
@@ -42,6 +43,7 @@ pub use local_path::{
     waits_for,
 };
 pub use metadata::{Annotations, Labels, Meta, Metadata, NoAnnotations, metadata};
+pub use mirror::{MANIFEST_HASH, MANIFEST_SOURCE, MIRROR, used_of_api};
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{

@@ -36,6 +36,7 @@ pub(super) fn config() -> HostConfig {
         dns: config::Dns::default(),
         eviction: config::Eviction::default(),
         registries_file: None,
+        static_pods: None,
         vrrp: Default::default(),
         data_dir: "/var/lib/holdfast/data".into(),
         begun_file: "/var/lib/holdfast/begun".into(),

@@ -27,6 +27,7 @@ pub(crate) fn config() -> HostConfig {
         dns: Dns::default(),
         eviction: Eviction::default(),
         registries_file: None,
+        static_pods: None,
         vrrp: Default::default(),
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
@@ -108,6 +109,7 @@ fn what_can_t_work_is_found_at_its_field() {
         (|c| c.timeouts.watchdog.farewell = LONGEST_TIME * 2, "timeouts.watchdog.farewell: 7200s is not "),
         (|c| c.data_dir = "data".into(), "dataDir: data is no absolute path; "),
         (|c| c.registries_file = Some("r.yaml".into()), "registriesFile: r.yaml is no absolute path; "),
+        (|c| c.static_pods = Some("manifests".into()), "staticPods: manifests is no absolute path; "),
     ];
     for (change, told) in table {
         let mut config = config();

@@ -21,4 +21,4 @@ pub(crate) use record::{
     StartError, Then,
 };
 pub(crate) use resize::{Allocation, Change, Pending, Resized, Resizing, judge, message};
-pub(crate) use status::{WITHOUT_LEASE, difference, is_ready, status, stops_with, without_nulls};
+pub(crate) use status::{WITHOUT_LEASE, difference, is_ready, phase, status, stops_with, without_nulls};

@@ -112,7 +112,8 @@ pub(crate) fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn phase(pod: &Pod, record: &PodRecord) -> &'static str {
+/// How far a pod has come, in the API's word.
+pub(crate) fn phase(pod: &Pod, record: &PodRecord) -> &'static str {
     // A terminal phase never changes again.
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Succeeded") => return "Succeeded",

@@ -80,7 +80,10 @@ pub(super) fn carry_out(
         Action::Finish(then) => {
             let wanted = status(&pod, &entry.stored, &entry.record, host.address, now);
             let last = difference(&entry.stored, &wanted);
-            work.spawn_in(info_span!("finish", pod = subject(&pod)), finish(host, pod, then, last, reports));
+            // A static pod waits for no API: its mirror is removed once it is gone.
+            let object = entry.mirror.is_none().then(|| id.clone());
+            let span = info_span!("finish", pod = subject(&pod));
+            work.spawn_in(span, finish(host, pod, object, then, last, reports));
         }
         Action::Event { warning, reason, message, container } => {
             host.tell(&pod, container.as_deref(), warning, reason, message);
@@ -106,9 +109,8 @@ pub(super) fn say(
         tracing::info!(target: "timeline", what = "pod-ready", subject);
     }
     entry.told_ready = ready;
-    if entry.writing {
-        return;
-    }
+    // What has no mirror is told nobody.
+    let (false, Some(object)) = (entry.writing, entry.uid_in_api().map(str::to_owned)) else { return };
     let starting = |record: &PodRecord| {
         let asked = matches!(record.preparation, Preparation::Asked);
         asked || record.containers.values().any(|c| c.stage == Stage::Starting)
@@ -134,6 +136,6 @@ pub(super) fn say(
     entry.last_patch = Some((patch.clone(), now.elapsed));
     work.spawn_in(
         info_span!("write status", pod = subject(&entry.pod)),
-        write_status(host.clone(), entry.pod.clone(), patch, reports.clone()),
+        write_status(host.clone(), entry.pod.clone(), object, patch, reports.clone()),
     );
 }

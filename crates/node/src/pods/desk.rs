@@ -7,23 +7,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use store::{Event, KeyRange, KeyValue, State, Watcher};
+use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
 use tasks::SpawnIn;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug_span, info_span};
+use tracing::info_span;
 
 use super::PodHost;
 use super::acting::{carry_out, say};
 use super::entry::{Entry, evicted, found, note, prepared, started};
 use super::handler::{admit, refusal};
-use super::life::{Report, begin, outcome, watch_over};
+use super::life::Report;
+use super::pod_host::mirrored;
 use super::resizing::{former_allocation, judge_deferred, judge_resize, resized};
 use crate::clock::Now;
-use crate::pod::{
-    Preparation, Then, container, container_id, decide, is_over, must_end, resume, subject, take_over, uid,
-    without_nulls,
-};
+use crate::manifests::StaticPods;
+use crate::pod::{Then, container_id, decide, is_over, must_end, resume, subject, uid, without_nulls};
 use crate::runtime::{Found, Trouble, Which};
 
 /// How long pods have to end when the agent stops.
@@ -33,26 +32,36 @@ const REFRESH: Duration = Duration::from_secs(20);
 
 /// The pods of the host.
 pub(crate) struct Desk {
-    host: Arc<PodHost>,
-    entries: HashMap<String, Entry>,
+    pub(super) host: Arc<PodHost>,
+    pub(super) entries: HashMap<String, Entry>,
+    /// The uids of the API's pods by their keys. The keys of static pods are in the host's book.
     by_key: HashMap<Bytes, String>,
     /// What former agents started, by the uid of its pod, until its pod is known.
-    found: HashMap<String, Vec<Found>>,
-    reports: mpsc::UnboundedSender<Report>,
+    pub(super) found: HashMap<String, Vec<Found>>,
+    manifests: watch::Receiver<Option<StaticPods>>,
+    /// The static pods that there should be.
+    pub(super) wanted: StaticPods,
+    /// The mirrors that are being removed, by uid.
+    pub(super) removing: HashSet<String>,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
     news: mpsc::UnboundedReceiver<Report>,
-    work: JoinSet<()>,
-    leaving: bool,
+    pub(super) work: JoinSet<()>,
+    pub(super) leaving: bool,
     refresh_at: Duration,
 }
 
 impl Desk {
-    pub(crate) fn new(host: Arc<PodHost>) -> Self {
+    /// The desk of a host, whose static pods are in `manifests` once its folder was looked at.
+    pub(crate) fn new(host: Arc<PodHost>, manifests: watch::Receiver<Option<StaticPods>>) -> Self {
         let (reports, news) = mpsc::unbounded_channel();
         Desk {
             host,
             entries: HashMap::new(),
             by_key: HashMap::new(),
             found: HashMap::new(),
+            manifests,
+            wanted: StaticPods::default(),
+            removing: HashSet::new(),
             reports,
             news,
             work: JoinSet::new(),
@@ -80,28 +89,32 @@ impl Desk {
         for found in self.host.runtime.clone().found().await {
             self.found.entry(found.which.uid.clone()).or_default().push(found);
         }
-        let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
-        let state = tokio::select! {
-            state = self.fresh_state() => state,
+        // Before anything else: what runs of static pods isn't ended for want of them.
+        tokio::select! {
+            _ = self.manifests.wait_for(Option::is_some) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-        };
+        }
+        let wanted = self.manifests.borrow_and_update().clone();
+        self.are_wanted(wanted.unwrap_or_default());
+        let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
+        let mut fresh = Box::pin(fresh_state(self.host.store.clone()));
         let runtime = self.host.runtime.clone();
         let mut watcher: Option<Watcher> = None;
         let mut registered = self.host.registered.clone();
-        self.begin(&state).await;
-        let mut next = state.revision().next();
+        // Static pods wait for nobody, and all others for the state.
+        let mut next: Option<Revision> = None;
         loop {
             self.step_due();
             if self.leaving && self.entries.values().all(|entry| !entry.record.alive()) {
                 return;
             }
-            if watcher.is_none() {
-                match self.host.store.watch(prefix(), next) {
+            if let (None, Some(from)) = (&watcher, next) {
+                match self.host.store.watch(prefix(), from) {
                     Ok(made) => watcher = Some(made),
                     Err(store::Error::Compacted { .. }) => {
                         let state = self.host.store.snapshot();
                         self.all_anew(&state);
-                        next = state.revision().next();
+                        next = Some(state.revision().next());
                         continue;
                     }
                     Err(error) => {
@@ -124,15 +137,16 @@ impl Desk {
                     None => std::future::pending().await,
                 }
             };
+            let mut begins = None;
             tokio::select! {
+                state = &mut fresh, if next.is_none() => begins = Some(state),
                 changes = changes => match changes {
                     Ok((events, state)) => events.iter().for_each(|event| self.changed(event, &state)),
                     Err(store::Error::Compacted { oldest, .. }) => {
-                        next = oldest;
                         watcher = None;
                         let state = self.host.store.snapshot();
                         self.all_anew(&state);
-                        next = next.max(state.revision().next());
+                        next = Some(oldest.max(state.revision().next()));
                     }
                     Err(_) => return,
                 },
@@ -145,30 +159,22 @@ impl Desk {
                 Trouble { which, why } = runtime.trouble() => self.in_trouble(&which, &why),
                 () = sleep => {}
                 Ok(()) = registered.changed() => self.in_another_epoch(),
+                Ok(()) = self.manifests.changed() => {
+                    let wanted = self.manifests.borrow_and_update().clone();
+                    self.are_wanted(wanted.unwrap_or_default());
+                }
                 Ok(_) = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
                 Some(_) = self.work.join_next() => {}
             }
-        }
-    }
-
-    /// A state that is no older than now. A host that was away must not start pods that were replaced
-    /// elsewhere, so without a quorum nothing starts.
-    async fn fresh_state(&self) -> Arc<State> {
-        let mut leadership = self.host.store.leadership();
-        loop {
-            leadership.borrow_and_update();
-            match self.host.store.read().await {
-                Ok(state) => return state,
-                Err(error) => tracing::debug!(%error, "waiting for the store before pods start"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(50)) => {}
-                _ = leadership.changed() => {}
+            if let Some(state) = begins {
+                self.begin(&state).await;
+                next = Some(state.revision().next());
             }
         }
     }
 
     async fn begin(&mut self, state: &Arc<State>) {
+        self.look_at_static_again(state);
         self.all_anew(state);
         let uids: BTreeSet<String> = self.entries.keys().cloned().collect();
         let unused = {
@@ -208,8 +214,19 @@ impl Desk {
             present.insert(kv.key.clone());
             self.put(kv, state);
         }
-        let gone: Vec<Bytes> = self.by_key.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let mirrors = self.host.static_pods.list().into_iter().map(|(key, _)| key);
+        let known = self.by_key.keys().cloned().chain(mirrors);
+        let gone: Vec<Bytes> = known.filter(|key| !present.contains(key)).collect();
         gone.iter().for_each(|key| self.gone(key));
+    }
+
+    /// Takes what the newest state here has under a key.
+    fn look_up(&mut self, key: &Bytes) {
+        let state = self.host.store.snapshot();
+        match state.get(key) {
+            Some(kv) => self.put(&kv.clone(), &state),
+            None => self.gone(key),
+        }
     }
 
     fn changed(&mut self, event: &Event, state: &Arc<State>) {
@@ -235,10 +252,12 @@ impl Desk {
             }
             Err(_) => return,
         }
-        let Ok(pod) = objects::decode::<Pod>(kv) else { return };
-        let stored = serde_json::from_slice::<Value>(&kv.value.bytes()).map(|mut v| v["status"].take());
-        let stored = without_nulls(stored.unwrap_or_default());
+        let Some((pod, stored)) = read(kv) else { return };
         let id = uid(&pod).to_owned();
+        if mirrored(&pod).is_some() && !self.entries.contains_key(&id) {
+            self.sees_mirror(kv, pod, stored);
+            return;
+        }
         if self.by_key.get(&kv.key).is_some_and(|known| *known != id) {
             self.gone(&kv.key);
         }
@@ -256,7 +275,7 @@ impl Desk {
         }
         self.by_key.insert(kv.key.clone(), id.clone());
         let allocated = former_allocation(&self.host, &pod);
-        let mut entry = Entry::new(kv, pod, allocated, stored, record);
+        let mut entry = Entry::new((kv.key.clone(), kv.mod_revision), pod, allocated, stored, record);
         let known = self.found.remove(&id);
         if known.is_none() {
             admit(&self.host, &mut entry);
@@ -267,49 +286,9 @@ impl Desk {
         }
     }
 
-    /// Carries on with what a former agent started of a pod.
-    fn take_over(&mut self, id: &str, found: Vec<Found>) {
-        let (host, now) = (self.host.clone(), self.host.clock.now());
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let pod = entry.pod.clone();
-        let Some(address) = host.address_of(&pod) else { return };
-        entry.record.preparation = Preparation::Done { address };
-        entry.told_started = true;
-        for Found { which, begun, exit } in found {
-            let name = which.container.as_str();
-            let Some(spec) = container(&pod, name) else { continue };
-            let mut spec = spec.into_owned();
-            host.complete_from_image(&pod, &mut spec);
-            let past = take_over(&pod, &spec, &mut entry.record, which.attempt, begun.since, now);
-            if exit.is_some() {
-                let full = container_id(id, name, which.attempt);
-                let outcome = outcome(&host, &pod, &spec, &which, exit);
-                entry.record.exited(&full, name, which.attempt, outcome, now);
-                continue;
-            }
-            let (started, ends) = begin(&host, &spec, &which, address, begun);
-            let (target, reports) = (*started.target.clone(), self.reports.clone());
-            entry.processes.insert(name.to_owned(), started);
-            self.work.spawn_in(
-                info_span!("container", pod = subject(&pod), container = which.container),
-                watch_over(host.clone(), pod.clone(), target, ends, Some(past), reports),
-            );
-        }
-        entry.record.resume_resize(&pod);
-        if is_over(&pod) || pod.metadata.deletion_timestamp.is_some() {
-            return;
-        }
-        // Its address is this host's again, and its files are brought up to date.
-        self.work.spawn_in(info_span!("take over", pod = subject(&pod)), async move {
-            let subject = subject(&pod);
-            if let Err(error) = host.take_again(pod).await {
-                tracing::warn!(pod = subject, %error, "a pod that was taken over keeps what it has");
-            }
-        });
-    }
-
     /// A pod's object is gone: whatever runs is killed.
     fn gone(&mut self, key: &Bytes) {
+        self.lost_mirror(key);
         let Some(id) = self.by_key.remove(key) else { return };
         let now = self.host.clock.now();
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -366,7 +345,11 @@ impl Desk {
         for id in due {
             self.step(&id, now);
         }
-        self.entries.retain(|_, entry| !(entry.gone && entry.finished));
+        let is_gone = |entry: &Entry| entry.gone && entry.finished;
+        let of_static = self.entries.values().filter(|entry| entry.mirror.is_some() && is_gone(entry));
+        let gone: Vec<Bytes> = of_static.map(|entry| entry.key.clone()).collect();
+        self.entries.retain(|_, entry| !is_gone(entry));
+        self.are_gone(&gone);
         if now.elapsed >= self.refresh_at {
             self.refresh_at = now.elapsed + REFRESH;
             self.refresh_files();
@@ -377,6 +360,7 @@ impl Desk {
         judge_resize(&self.host, &mut self.entries, id);
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.bind(&self.host);
+        entry.note_end();
         let decision = decide(&entry.pod, &mut entry.record, now);
         entry.wake = decision.wake;
         if entry.record.stopping {
@@ -397,56 +381,32 @@ impl Desk {
         }
         note(&self.host, entry);
         if !self.leaving {
+            entry.keep_mirror(&self.host, &self.reports, &mut self.work, now);
             say(&self.host, &self.reports, &mut self.work, entry, now);
-        }
-    }
-
-    fn refresh_files(&mut self) {
-        for entry in self.entries.values() {
-            let from_objects = entry.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|volume| {
-                volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some()
-            });
-            let Preparation::Done { address } = entry.record.preparation else { continue };
-            if entry.released {
-                continue;
-            }
-            if self.host.csi.has_mounted(uid(&entry.pod))
-                && entry.record.ending.is_none()
-                && !is_over(&entry.pod)
-            {
-                let (host, pod) = (self.host.clone(), entry.pod.clone());
-                self.work.spawn_in(info_span!("keep volumes", pod = subject(&pod)), async move {
-                    host.keep_volumes(&pod, address).await;
-                });
-            }
-            if from_objects && entry.record.ending.is_none() {
-                let (host, pod) = (self.host.clone(), entry.pod.clone());
-                self.work.spawn_in(info_span!("refresh files", pod = subject(&pod)), async move {
-                    if let Err(error) = host.renew_tokens(&pod).await {
-                        tracing::debug!(pod = subject(&pod), %error, "a pod keeps the tokens that it has");
-                    }
-                    let of = pod.clone();
-                    let done =
-                        tasks::blocking(debug_span!("write files"), move || host.refresh(&of, address)).await;
-                    if let Ok(Err(error)) = done {
-                        tracing::debug!(pod = subject(&pod), %error, "a pod's files stay as they were");
-                    }
-                });
-            }
         }
     }
 
     fn heard(&mut self, report: Report) {
         let now = self.host.clock.now();
         let id = match &report {
-            Report::Prepared(id, _) | Report::Written(id, _) | Report::Finished(id) => id.clone(),
+            Report::Mirrored(id, _)
+            | Report::MirrorRemoved(id)
+            | Report::Prepared(id, _)
+            | Report::Written(id, _)
+            | Report::Finished(id) => id.clone(),
             Report::Evicted(id, ..) | Report::Resized(id, ..) => id.clone(),
             Report::Started(which, _) | Report::Exited(which, ..) => which.uid.clone(),
             Report::Found(which, _) | Report::PreStopDone(which, _) => which.uid.clone(),
         };
+        let report = match report {
+            Report::Mirrored(_, result) => return self.mirror_made(&id, result),
+            Report::MirrorRemoved(_) => return self.mirror_removed(&id),
+            report => report,
+        };
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.wake = Some(Duration::ZERO);
         match report {
+            Report::Mirrored(..) | Report::MirrorRemoved(_) => {}
             Report::Prepared(_, result) => prepared(&self.host, entry, result, now),
             Report::Started(which, result) => started(&self.host, entry, &which, result, now),
             Report::Exited(which, outcome) => {
@@ -478,23 +438,46 @@ impl Desk {
                         entry.retry_after = now.elapsed + entry.retry_wait;
                     }
                 }
-                let state = self.host.store.snapshot();
+                // Before the watch brings it: compared with the status before it, the same change would be due again.
                 let key = entry.key.clone();
-                match state.get(&key) {
-                    // Before the watch brings it: compared with the status before it, the same change would be due
-                    // again.
-                    Some(kv) => self.put(&kv.clone(), &state),
-                    None => self.gone(&key),
+                match entry.mirror {
+                    Some(_) => self.look_up_mirror(&key),
+                    None => self.look_up(&key),
                 }
             }
             Report::Evicted(_, failure, grace) => evicted(&self.host, entry, failure, grace, now),
             Report::Finished(_) => {
                 entry.finished = true;
+                entry.gone |= entry.mirror.is_some();
                 let key = entry.key.clone();
                 if self.host.store.snapshot().get(&key).is_none() {
                     self.gone(&key);
                 }
             }
+        }
+    }
+}
+
+/// A stored pod, and its status as it is stored.
+pub(super) fn read(kv: &KeyValue) -> Option<(Pod, Value)> {
+    let pod = objects::decode::<Pod>(kv).ok()?;
+    let stored = serde_json::from_slice::<Value>(&kv.value.bytes()).map(|mut v| v["status"].take());
+    Some((pod, without_nulls(stored.unwrap_or_default())))
+}
+
+/// A state that is no older than now. A host that was away must not start pods that were replaced elsewhere, so without a quorum
+/// none of these starts.
+async fn fresh_state(store: Arc<dyn Store>) -> Arc<State> {
+    let mut leadership = store.leadership();
+    loop {
+        leadership.borrow_and_update();
+        match store.read().await {
+            Ok(state) => return state,
+            Err(error) => tracing::debug!(%error, "waiting for the store before pods start"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            _ = leadership.changed() => {}
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use store::{KeyValue, Revision};
+use store::Revision;
 
 use super::PodHost;
 use super::life::Started;
+use super::mirrors::Mirror;
 use crate::clock::Now;
 use crate::pod::{
     Allocation, Failure, LEASE_AWAITED, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then,
@@ -22,8 +23,10 @@ use crate::runtime::Which;
 
 /// One pod of the host.
 pub(super) struct Entry {
-    /// Where its object lies.
+    /// Where its object lies, or its mirror.
     pub(super) key: Bytes,
+    /// What shows it in the API, for a pod of the host's own manifests.
+    pub(super) mirror: Option<Mirror>,
     /// Its object, with the resources that the host gave it.
     pub(super) pod: Arc<Pod>,
     /// These.
@@ -65,7 +68,7 @@ pub(super) struct Entry {
 impl Entry {
     /// A pod as it is read for the first time.
     pub(super) fn new(
-        kv: &KeyValue,
+        (key, revision): (Bytes, Revision),
         mut pod: Pod,
         allocated: Allocation,
         stored: Value,
@@ -74,13 +77,14 @@ impl Entry {
         let asked = Allocation::of(&pod);
         allocated.put_into(&mut pod);
         Entry {
-            key: kv.key.clone(),
+            key,
+            mirror: None,
             pod: Arc::new(pod),
             allocated,
             asked,
             told_ready: is_ready(&stored),
             stored,
-            revision: kv.mod_revision,
+            revision,
             record,
             processes: HashMap::new(),
             wake: Some(Duration::ZERO),
@@ -93,6 +97,14 @@ impl Entry {
             told_started: false,
             released: false,
             told_failure: String::new(),
+        }
+    }
+
+    /// The uid of its object in the API, if it has one there.
+    pub(super) fn uid_in_api(&self) -> Option<&str> {
+        match &self.mirror {
+            None => Some(uid(&self.pod)),
+            Some(mirror) => mirror.uid.as_deref(),
         }
     }
 }

@@ -37,6 +37,10 @@ pub(crate) enum Report {
     PreStopDone(Which, Result<(), String>),
     /// A resize was tried.
     Resized(String, Resizing, Resized),
+    /// A static pod's mirror was made, or not.
+    Mirrored(String, Result<(), machinery::Status>),
+    /// A mirror that was not to be there is gone.
+    MirrorRemoved(String),
     /// A status was written, or not.
     Written(String, Result<(), machinery::Status>),
     /// A pod must go, for the host's sake, and has so long to end.

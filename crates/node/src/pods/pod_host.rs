@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::core::v1::Pod;
 use membership::lease::Epoch;
-use objects::{Occurrence, Recorder, Writer};
+use objects::{MIRROR, Occurrence, Reader, Recorder, Writer};
 use store::{State, Store};
 use tokio::sync::watch;
 use tracing::info_span;
 
-use super::{Folders, LiveContainers, PodTokens, Residents, TokenBook, UserRanges};
+use super::{Folders, LiveContainers, PodTokens, Residents, StaticBook, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::agent::HostLease;
 use crate::clock::Clock;
@@ -55,6 +56,8 @@ pub(crate) struct PodHost {
     pub registered: watch::Receiver<Option<Epoch>>,
     pub running: LiveContainers,
     pub residents: Residents,
+    /// The pods of its own manifests.
+    pub static_pods: StaticBook,
     pub tokens: TokenBook,
     /// What pods take of the disk.
     pub storage: StorageBook,
@@ -80,6 +83,11 @@ const REMOVE_AGAIN: [Duration; 3] =
 pub(super) fn machine_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_default()
+}
+
+/// The hash of the static pod that a pod mirrors, if it is a mirror.
+pub(super) fn mirrored(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(MIRROR).map(String::as_str)
 }
 
 impl PodHost {
@@ -108,6 +116,34 @@ impl PodHost {
             format!("spec.{list}{{{name}}}")
         });
         self.recorder.record(occurrence);
+    }
+
+    /// Has a Warning about the host itself written. Never waits.
+    pub(crate) fn tell_of_node(&self, reason: &'static str, message: String) {
+        let regarding = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.name.clone()),
+            // As the kubelet names a node in its Events.
+            uid: Some(self.name.clone()),
+            ..ObjectReference::default()
+        };
+        self.recorder.record(Occurrence { regarding, warning: true, reason, message });
+    }
+
+    /// The pod of that name in the API, if it is on this host. The mirror of a static pod has the uid by which that one runs here.
+    pub(crate) fn pod_here(&self, namespace: &str, name: &str) -> Option<Pod> {
+        let mut pod = Reader::<Pod>::get(&self.store.snapshot(), namespace, name)?;
+        if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(&self.name) {
+            return None;
+        }
+        // What the mirror says is not asked: whoever may make pods can write that.
+        if mirrored(&pod).is_some()
+            && let Some(uid) = self.static_pods.get(objects::key("", "pods", namespace, name).as_bytes())
+        {
+            pod.metadata.uid = Some(uid);
+        }
+        Some(pod)
     }
 
     pub(crate) fn sources<'a>(

@@ -19,7 +19,7 @@ use crate::agent::HostLease;
 use crate::pod::{WITHOUT_LEASE, is_over, stops_with, uid};
 
 /// The annotation by which a pod asks to stop with its host's lease ("true"), or to go on without it ("false"), whatever else it is.
-const SINGLE: &str = "holdfast.dev/single";
+pub(crate) const SINGLE: &str = "holdfast.dev/single";
 /// How long all of it may take until it is said what is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -81,6 +81,10 @@ fn is_single(bound: Option<Option<Epoch>>, has_said: bool, begins: impl FnOnce()
 impl Entry {
     /// Whether it stops with the host's lease, and with which epoch. What is said of it is waited for, and so waits for nothing.
     pub(super) fn bind(&mut self, host: &PodHost) {
+        if self.mirror.is_some() {
+            // Nobody starts a static pod elsewhere, and it starts while nothing is known of a lease.
+            return;
+        }
         let (record, pod, lease) = (&mut self.record, &*self.pod, host.lease.as_ref());
         let bound = host.runtime.bound(uid(pod));
         let has_said = record.is_single || host.runtime.can_stop_with_lease() && promises(pod).is_some();

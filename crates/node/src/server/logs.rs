@@ -10,7 +10,6 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use objects::Reader;
 use tokio::sync::mpsc;
 use tracing::{debug_span, info_span};
 
@@ -65,9 +64,7 @@ pub(super) fn logs(
     query: &str,
 ) -> Result<Response<Body>, String> {
     let asked = asked(query, host.clock.now().wall)?;
-    let pod = Reader::<Pod>::get(&host.store.snapshot(), namespace, pod_name);
-    let on_me = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&host.name);
-    let Some(pod) = pod.filter(on_me) else {
+    let Some(pod) = host.pod_here(namespace, pod_name) else {
         let why = format!("pod \"{namespace}/{pod_name}\" is not on this host");
         return Ok(plain(StatusCode::NOT_FOUND, why));
     };

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
-use objects::Reader;
 
 use super::forward::Ports;
 use super::session::{CallerEnd, begin};
@@ -156,9 +155,7 @@ fn process(
 }
 
 fn pod_here(host: &PodHost, namespace: &str, name: &str) -> Result<Pod, Refusal> {
-    let pod = Reader::<Pod>::get(&host.store.snapshot(), namespace, name);
-    let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&host.name);
-    pod.filter(here)
+    host.pod_here(namespace, name)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{namespace}/{name}\" is not on this host")))
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use nix::sched::{CloneFlags, setns};
-use objects::Reader;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tracing::info_span;
@@ -72,7 +71,7 @@ impl Ports {
     /// Waits until the pod is not there any more.
     pub(super) async fn gone(&self) {
         loop {
-            let pod = Reader::<Pod>::get(&self.host.store.snapshot(), &self.namespace, &self.name);
+            let pod = self.host.pod_here(&self.namespace, &self.name);
             let here = pod.is_some_and(|pod| {
                 let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
                 pod.metadata.uid.as_deref() == Some(&self.uid)

@@ -6,6 +6,7 @@
 mod authority;
 pub mod cgroups;
 pub mod image;
+mod store;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -16,16 +17,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ::store::{KeyRange, Memory, Store};
 use futures::future::{BoxFuture, FutureExt};
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
 use network::PodLinks;
 use node::{Agent, Eviction, HostLease, HostPort, Options, PodAddresses};
 use serde_json::{Value, json};
-use store::{KeyRange, Memory, Store};
 use tokio::sync::watch;
 
 pub use authority::Authority;
+pub use store::AgentStore;
 pub use writer::{TestWriter, merge};
 
 /// How long a condition may take: generous, for busy machines.
@@ -112,8 +114,12 @@ pub struct TestHost {
     pub cgroups: Vec<PathBuf>,
     /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
     pub eviction: Eviction,
+    /// The folder with the manifests of its static pods, if it has one.
+    pub manifests: Option<PathBuf>,
     /// Its lease, if it has one.
     pub lease: Option<(watch::Sender<Lease>, LeasePage)>,
+    /// Whether the majority of its cluster is away.
+    pub away: watch::Sender<bool>,
     /// The members of its cluster.
     pub members: watch::Sender<Arc<BTreeSet<String>>>,
     pub agent: Option<Agent>,
@@ -130,6 +136,7 @@ impl TestHost {
                 store,
                 broken: Mutex::new(false),
                 merges: Mutex::default(),
+                made: AtomicU8::new(0),
                 tokens: AtomicU8::new(0),
             }),
             addresses: Arc::default(),
@@ -143,7 +150,9 @@ impl TestHost {
                 every: Duration::from_millis(100),
                 ..Eviction::default()
             },
+            manifests: None,
             lease: None,
+            away: watch::Sender::new(false),
             members: watch::Sender::new(members(3)),
             agent: None,
         }
@@ -167,7 +176,8 @@ impl TestHost {
             images: Ok(Arc::new(image::TestImages(self.folder.path().join("images")))),
             cgroups: self.cgroups.clone(),
             eviction: self.eviction.clone(),
-            store: self.writer.store.clone(),
+            static_pods: self.manifests.clone(),
+            store: Arc::new(AgentStore { store: self.writer.store.clone(), away: self.away.clone() }),
             writer: self.writer.clone(),
             addresses: self.addresses.clone(),
             cluster_dns: vec![Ipv4Addr::new(127, 96, 0, 10).into()],

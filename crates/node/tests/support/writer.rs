@@ -16,6 +16,8 @@ pub struct TestWriter {
     pub broken: Mutex<bool>,
     /// The names of the objects that merges were asked for.
     pub merges: Mutex<Vec<String>>,
+    /// How many pods were made.
+    pub made: AtomicU8,
     /// How many tokens were asked for.
     pub tokens: AtomicU8,
 }
@@ -77,7 +79,11 @@ impl TestWriter {
         }
         let run = |txn| self.store.txn(txn).now_or_never().unwrap().unwrap();
         match write {
-            Write::Create(object) => {
+            Write::Create(mut object) => {
+                if object.kind() == "Pod" && object.uid().is_empty() {
+                    let made = self.made.fetch_add(1, Ordering::Relaxed);
+                    object.set_meta("uid", format!("made-{made}"));
+                }
                 let value = object.clone().into_value();
                 let subject = TypedRef {
                     api_version: object.api_version().into(),

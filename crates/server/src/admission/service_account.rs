@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinery::{Object, Status};
-use objects::look;
+use objects::{MIRROR, look};
 use serde_json::{Map, Value, json};
 use store::{State, Store};
 
@@ -16,7 +16,6 @@ use crate::clock::Edge;
 
 /// The service account of pods that name none.
 pub(crate) const DEFAULT: &str = "default";
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 const VOLUME: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
