@@ -21,7 +21,7 @@ const MOST_ENDPOINTS: usize = 16;
 /// The shortest and the longest prefix of a network that is shared out address by address.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
 /// The longest that a timeout may be.
-const LONGEST_TIME: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST_TIME: Duration = Duration::from_secs(3600);
 /// What a kernel may take to kill what a host runs.
 const STOPPING: Duration = Duration::from_millis(300);
 
@@ -89,6 +89,7 @@ impl HostConfig {
         self.scheduling.check(&mut findings);
         self.check_dns(&mut findings);
         self.eviction.check(&mut findings);
+        self.shutdown.check(&mut findings);
         self.check_virtual_routers(&mut findings);
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressRange, Datastore, Dns, Eviction, Ports, Scheduling, Timeouts};
+use crate::{AddressRange, Datastore, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -55,6 +55,9 @@ pub struct HostConfig {
     /// When the host's pods are evicted.
     #[serde(default, skip_serializing_if = "Eviction::is_default")]
     pub eviction: Eviction,
+    /// How the host's pods end as it shuts down.
+    #[serde(default, skip_serializing_if = "Shutdown::is_default")]
+    pub shutdown: Shutdown,
     /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]

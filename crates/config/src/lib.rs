@@ -1,6 +1,6 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
-//! its folders, its ports and its timeouts, whom it asks for names, when its pods are evicted, and how its
-//! cluster places pods.
+//! its folders, its ports and its timeouts, whom it asks for names, when its pods are evicted, how they end as it shuts
+//! down, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
@@ -15,6 +15,7 @@ mod file;
 mod host;
 mod ports;
 mod scheduling;
+mod shutdown;
 mod timeouts;
 mod virtual_routers;
 
@@ -30,6 +31,7 @@ pub use scheduling::{
     DefaultConstraint, FREE_FILTERS, Plugin, PluginConfig, PluginSet, Plugins, Profile, Refused, Scheduling,
     Settled, WEIGHED_SCORES, WhenUnsatisfiable,
 };
+pub use shutdown::{PriorityGrace, Shutdown};
 pub use timeouts::{Heartbeats, LeaseTimeouts, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
 
 /// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.

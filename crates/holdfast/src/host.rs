@@ -104,18 +104,21 @@ async fn serve(config: HostConfig, without: &Without) -> anyhow::Result<()> {
     // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
     let host = start(config, without).await?;
     let (pods, outcome) = tokio::select! {
-        () = end.asked() => (Pods::End, Ok(())),
+        () = end.asked() => (Pods::EndInOrder, Ok(())),
         _ = leave.recv() => (Pods::Stay, Ok(())),
         error = host.engine.failed() => (Pods::End, Err(error)),
     };
-    host.stop(pods).await;
+    // Who asks twice doesn't want to wait.
+    host.stop(pods, end.asked()).await;
     outcome
 }
 
 /// What becomes of a host's pods when its process ends in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pods {
-    /// They end first.
+    /// They end first, in the order of the configuration, and say so in the API.
+    EndInOrder,
+    /// They end first, and at once: nothing can be said of them any more.
     End,
     /// They stay, with their shims, for the host's next process.
     Stay,
@@ -141,13 +144,14 @@ struct Host {
 impl Host {
     /// Stops in the order in which nobody notices: virtual routers while all behind their addresses still answers, then pods,
     /// leadership before the connections.
-    async fn stop(self, pods: Pods) {
+    async fn stop(self, pods: Pods, hurry: impl Future<Output = ()>) {
         // Callers come by another host before anything here ends.
         self.network.give_up_addresses().await;
         if let Some(routers) = &*self.routers {
             routers.stop().await;
         }
         match pods {
+            Pods::EndInOrder => self.agent.shutdown_in_order(hurry).await,
             Pods::End => self.agent.shutdown().await,
             Pods::Stay => self.agent.leave().await,
         }
@@ -353,6 +357,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         programs: programs_dir(&config),
         cgroups: node::cgroup_roots(),
         eviction: eviction(&config.eviction),
+        shutdown: shutdown(&config.shutdown),
         static_pods: config.static_pods.clone(),
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
@@ -384,6 +389,12 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         async move { server.keep_definitions().await }
     });
     Ok(Host { agent, network, routers, server, engine, etcd, _listening: listening, _membership: membership })
+}
+
+/// In which order the configuration has pods end, as the agent takes it.
+fn shutdown(said: &config::Shutdown) -> Vec<node::ShutdownGroup> {
+    let groups = said.groups().into_iter();
+    groups.map(|group| node::ShutdownGroup { priority: group.priority, grace: group.grace_period }).collect()
 }
 
 /// How much the controllers have to do, for `/metrics`.

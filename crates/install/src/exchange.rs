@@ -100,6 +100,7 @@ impl Shared {
                 scheduling: config.scheduling.clone(),
                 dns: config.dns.clone(),
                 eviction: config.eviction.clone(),
+                shutdown: config.shutdown.clone(),
                 registries_file: None,
                 static_pods: None,
             },

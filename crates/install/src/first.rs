@@ -67,6 +67,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         scheduling,
         dns,
         eviction,
+        shutdown,
         registries_file,
         static_pods,
     } = settings;
@@ -87,6 +88,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         scheduling,
         dns,
         eviction,
+        shutdown,
         registries_file,
         static_pods,
         // Each host has a priority of its own among the virtual routers, to be written into its file.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{AddressRange, Dns, Eviction, Ports, Scheduling, Timeouts};
+use config::{AddressRange, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
 use serde::{Deserialize, Serialize};
 
 /// Why a file of settings can't be used.
@@ -54,6 +54,8 @@ pub struct Settings {
     pub dns: Dns,
     /// When pods are evicted.
     pub eviction: Eviction,
+    /// How pods end as a host shuts down.
+    pub shutdown: Shutdown,
     /// The file about registries of images, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,

@@ -206,6 +206,7 @@ impl Folder {
             scheduling: Scheduling::default(),
             dns: Dns::default(),
             eviction: eviction(),
+            shutdown: Default::default(),
             registries_file: self.record.registries.clone(),
             static_pods: None,
             vrrp: Default::default(),

@@ -32,7 +32,11 @@ pub(crate) fn configuration(host: &PodHost) -> Value {
         "containerLogMaxSize": "10Mi",
         "containerLogMaxFiles": 3,
         "rotateCertificates": false,
-        "shutdownGracePeriod": "2s",
+        "shutdownGracePeriod": if host.shutdown.is_empty() { "2s" } else { "0s" },
+        "shutdownGracePeriodByPodPriority": host.shutdown.iter().map(|group| json!({
+            "priority": group.priority,
+            "shutdownGracePeriodSeconds": group.grace.as_secs(),
+        })).collect::<Vec<_>>(),
         "address": host.address.to_string(),
     }})
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
@@ -24,7 +25,9 @@ use crate::images::Images;
 use crate::manifests::{StaticPods, follow_manifests};
 use crate::node::{Epochs, NodeIdentity, keep_registered, read_machine};
 use crate::oci;
-use crate::pods::{Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, TokenBook, UserRanges};
+use crate::pods::{
+    Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, Stop, TokenBook, UserRanges,
+};
 use crate::removed_volumes::remove_folders;
 use crate::server;
 use crate::shims::{ShimRuntime, end_of_bound, end_strays};
@@ -53,6 +56,8 @@ pub struct Options {
     pub images: Result<Arc<dyn Images>, String>,
     /// When pods are evicted.
     pub eviction: Eviction,
+    /// In which order pods end as the host shuts down, and within which time. With none, all have two seconds together.
+    pub shutdown: Vec<ShutdownGroup>,
     /// The folder with the manifests of the pods that the host runs by itself, if there are any.
     pub static_pods: Option<PathBuf>,
     /// Where objects are read.
@@ -73,6 +78,15 @@ pub struct Options {
     pub listen: SocketAddr,
     /// This host's lease, with which pods stop that must not run twice. Without one they go on, and the host promises nothing.
     pub lease: Option<HostLease>,
+}
+
+/// The pods from a priority on, up to that of the next group: as the host shuts down they end together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownGroup {
+    /// The lowest priority of its pods. Pods below that of every group go with the lowest.
+    pub priority: i32,
+    /// How long they have, however long each of them asks for.
+    pub grace: Duration,
 }
 
 /// What an agent knows of its host's lease.
@@ -133,11 +147,12 @@ pub async fn end_of_leased_pods(data_dir: &Path) {
     }
 }
 
-/// A running agent. It ends with its pods by [`shutdown`](Agent::shutdown), without them by [`leave`](Agent::leave). When it
-/// is dropped without either, its pods go on too.
+/// A running agent. It ends with its pods by [`shutdown`](Agent::shutdown), or first of all in order by
+/// [`shutdown_in_order`](Agent::shutdown_in_order), without them by [`leave`](Agent::leave). When it is dropped without any of
+/// these, its pods go on too.
 #[derive(Debug)]
 pub struct Agent {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     desk: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
     listening: SocketAddr,
@@ -219,6 +234,8 @@ impl Agent {
             running: LiveContainers::default(),
             residents: Residents::default(),
             static_pods: StaticBook::default(),
+            shutdown: options.shutdown,
+            closing: watch::Sender::new(false),
             tokens: TokenBook::default(),
             storage: StorageBook::default(),
             rates: Rates::default(),
@@ -241,7 +258,7 @@ impl Agent {
             lease: None,
         };
         let images = host.containers.clone().ok();
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Stop::No);
         // Where there is no folder, it is known already that there are none.
         let none = options.static_pods.is_none().then(StaticPods::default);
         let (show_manifests, manifests) = watch::channel(none);
@@ -255,7 +272,7 @@ impl Agent {
                     data,
                     options.store,
                     options.writer,
-                    (images, pressures),
+                    (images, pressures, host.closing.subscribe()),
                     clock,
                 ),
             ),
@@ -292,8 +309,19 @@ impl Agent {
         for task in &self.others {
             task.abort();
         }
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stop::Now);
         let _ = (&mut self.desk).await;
+    }
+
+    /// Ends the agent as its host shuts down: the Node says so, no pod is taken any more, and those that there are end group by group
+    /// ([`Options::shutdown`]) and say that they failed with their host. As soon as `hurry` is done the rest ends as by
+    /// [`shutdown`](Agent::shutdown).
+    pub async fn shutdown_in_order(mut self, hurry: impl Future<Output = ()>) {
+        self.stop.send_replace(Stop::InOrder);
+        tokio::select! {
+            _ = &mut self.desk => self.others.iter().for_each(JoinHandle::abort),
+            () = hurry => self.shutdown().await,
+        }
     }
 
     /// Ends the agent and leaves its pods to their shims: the next agent of this host takes them over. Returns once nothing

@@ -28,7 +28,7 @@ mod stats;
 mod streams;
 
 pub use addresses::{HostPort, PodAddresses};
-pub use agent::{Agent, Error, HostLease, Options, end_former_pods, end_of_leased_pods};
+pub use agent::{Agent, Error, HostLease, Options, ShutdownGroup, end_former_pods, end_of_leased_pods};
 pub use container::cgroup::roots as cgroup_roots;
 pub use eviction::{Bound, Eviction, Signal, Threshold};
 pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};

@@ -35,6 +35,7 @@ pub(super) fn config() -> HostConfig {
         scheduling: config::Scheduling::default(),
         dns: config::Dns::default(),
         eviction: config::Eviction::default(),
+        shutdown: config::Shutdown::default(),
         registries_file: None,
         static_pods: None,
         vrrp: Default::default(),

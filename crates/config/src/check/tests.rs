@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::{Dns, Eviction, Ports, Scheduling, Timeouts};
+use crate::{Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
 
 /// A configuration that can work.
 pub(crate) fn config() -> HostConfig {
@@ -26,6 +26,7 @@ pub(crate) fn config() -> HostConfig {
         scheduling: Scheduling::default(),
         dns: Dns::default(),
         eviction: Eviction::default(),
+        shutdown: Shutdown::default(),
         registries_file: None,
         static_pods: None,
         vrrp: Default::default(),

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 use tracing::info_span;
 
 pub(crate) use decision::Pressures;
-pub(crate) use ranking::is_critical;
+pub(crate) use ranking::{is_critical, priority};
 pub use signals::{Bound, Eviction, Signal, Threshold};
 
 use self::decision::Decider;
 use self::messages::{beyond_limit, short, unseen};
-use self::ranking::{Consumption, priority, requested, turn};
+use self::ranking::{Consumption, requested, turn};
 use self::signals::{Left, Observed};
 use crate::images::Images;
 use crate::pod::{Failure, spec_grace, subject, uid};

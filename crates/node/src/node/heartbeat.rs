@@ -35,7 +35,11 @@ pub(crate) async fn keep_registered(
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
-    (images, mut pressures): (Option<Arc<dyn Images>>, watch::Receiver<Pressures>),
+    (images, mut pressures, mut closing): (
+        Option<Arc<dyn Images>>,
+        watch::Receiver<Pressures>,
+        watch::Receiver<bool>,
+    ),
     clock: Clock,
 ) {
     let user = format!("system:node:{}", who.name);
@@ -64,13 +68,14 @@ pub(crate) async fn keep_registered(
         let kv = store.snapshot().get(key.as_bytes()).cloned();
         let revision = kv.as_ref().map(|kv| kv.mod_revision);
         let now = clock.now();
-        let is_news = pressures.has_changed().unwrap_or(false);
+        let is_news = pressures.has_changed().unwrap_or(false) || closing.has_changed().unwrap_or(false);
         if seen != Some(revision) || now.elapsed >= look_at || is_news {
             seen = Some(revision);
             look_at = now.elapsed + LOOK;
             let there = images.as_ref().map_or_else(Vec::new, |images| images.list());
             let pressures = *pressures.borrow_and_update();
-            let machine = MachineInfo { images: there, pressures, ..read_machine(&data) };
+            let is_closing = *closing.borrow_and_update();
+            let machine = MachineInfo { images: there, pressures, is_closing, ..read_machine(&data) };
             let stored =
                 kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok()).map(without_nulls);
             let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
@@ -111,6 +116,7 @@ pub(crate) async fn keep_registered(
             () = Epochs::changed(epochs.as_mut()) => {}
             () = tokio::time::sleep_until(clock.instant(look_at)) => {}
             Ok(()) = pressures.changed() => pressures.mark_changed(),
+            Ok(()) = closing.changed() => closing.mark_changed(),
         }
     }
 }

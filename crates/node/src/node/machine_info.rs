@@ -28,6 +28,8 @@ pub(crate) struct MachineInfo {
     pub boot_id: String,
     /// What it is short of.
     pub pressures: Pressures,
+    /// Whether it is shutting down.
+    pub is_closing: bool,
     /// Images of containers that are on its disk.
     pub images: Vec<Present>,
 }
@@ -58,6 +60,7 @@ pub(crate) fn read_machine(data: &Path) -> MachineInfo {
         machine_id: line("/etc/machine-id"),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         pressures: Pressures::default(),
+        is_closing: false,
         images: Vec::new(),
     }
 }

@@ -213,7 +213,14 @@ fn conditions(machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
                 false => ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             },
         ),
-        ("Ready", true, ("KubeletReady", "kubelet is posting ready status")),
+        (
+            "Ready",
+            !machine.is_closing,
+            match machine.is_closing {
+                true => ("KubeletNotReady", "node is shutting down"),
+                false => ("KubeletReady", "kubelet is posting ready status"),
+            },
+        ),
     ];
     let known = |kind: &str| before["conditions"].as_array()?.iter().find(|c| c["type"] == kind);
     let is_same = |(kind, holds, (reason, _)): &(&str, bool, (&str, &str))| {
@@ -353,6 +360,12 @@ mod tests {
             json!([{"names": ["b"], "sizeBytes": 2}, {"names": ["a"], "sizeBytes": 1}]);
         assert_eq!(written(&having, &images, at(1)), nothing, "the largest first");
         assert_eq!(written(&having, &machine(), at(1)), ["images"], "all are gone");
+
+        let closing = MachineInfo { is_closing: true, ..machine() };
+        assert_eq!(written(&node, &closing, at(1)), ["conditions"]);
+        let told = conditions(&closing, &node["status"], at(1));
+        let ready = told.as_array().unwrap().last().unwrap();
+        assert_eq!((&ready["status"], &ready["message"]), (&json!("False"), &json!("node is shutting down")));
 
         let pressures = Pressures { disk: true, pid: true, ..Pressures::default() };
         let full = MachineInfo { pressures, ..machine() };

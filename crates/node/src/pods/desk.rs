@@ -15,6 +15,7 @@ use tracing::info_span;
 
 use super::PodHost;
 use super::acting::{carry_out, say};
+use super::closing::Closing;
 use super::entry::{Entry, evicted, found, note, prepared, started};
 use super::handler::{admit, refusal};
 use super::life::Report;
@@ -29,6 +30,17 @@ use crate::runtime::{Found, Trouble, Which};
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How often files from ConfigMaps and Secrets are brought up to date.
 const REFRESH: Duration = Duration::from_secs(20);
+
+/// How the agent is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It isn't.
+    No,
+    /// Its host shuts down, and pods end in order.
+    InOrder,
+    /// Pods end at once.
+    Now,
+}
 
 /// The pods of the host.
 pub(crate) struct Desk {
@@ -46,8 +58,12 @@ pub(crate) struct Desk {
     pub(super) reports: mpsc::UnboundedSender<Report>,
     news: mpsc::UnboundedReceiver<Report>,
     pub(super) work: JoinSet<()>,
+    /// The shutdown of the host, once it is under way.
+    pub(super) closing: Option<Closing>,
     pub(super) leaving: bool,
     refresh_at: Duration,
+    /// When a shutdown has to be looked at again.
+    pub(super) close_at: Option<Duration>,
 }
 
 impl Desk {
@@ -65,8 +81,10 @@ impl Desk {
             reports,
             news,
             work: JoinSet::new(),
+            closing: None,
             leaving: false,
             refresh_at: REFRESH,
+            close_at: None,
         }
     }
 
@@ -75,16 +93,16 @@ impl Desk {
         self.reports.clone()
     }
 
-    /// Works until `stop` says true and all processes are dead, or the store ended.
-    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+    /// Works until `stop` says so and all processes are dead, or the store ended.
+    pub(crate) async fn run(self, stop: watch::Receiver<Stop>) {
         let runtime = self.host.runtime.clone();
         self.work(stop.clone()).await;
-        if *stop.borrow() {
+        if *stop.borrow() != Stop::No {
             runtime.end_all().await;
         }
     }
 
-    async fn work(mut self, mut stop: watch::Receiver<bool>) {
+    async fn work(mut self, mut stop: watch::Receiver<Stop>) {
         // What no shim holds of a former life is ended: it may hold a port or a file that its pod needs again.
         for found in self.host.runtime.clone().found().await {
             self.found.entry(found.which.uid.clone()).or_default().push(found);
@@ -92,7 +110,7 @@ impl Desk {
         // Before anything else: what runs of static pods isn't ended for want of them.
         tokio::select! {
             _ = self.manifests.wait_for(Option::is_some) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => return,
         }
         let wanted = self.manifests.borrow_and_update().clone();
         self.are_wanted(wanted.unwrap_or_default());
@@ -104,6 +122,7 @@ impl Desk {
         // Static pods wait for nobody, and all others for the state.
         let mut next: Option<Revision> = None;
         loop {
+            self.close();
             self.step_due();
             if self.leaving && self.entries.values().all(|entry| !entry.record.alive()) {
                 return;
@@ -124,6 +143,8 @@ impl Desk {
                 }
             }
             let wake = self.next_wake();
+            let is_closing = self.closing.is_some();
+            let is_news = |stop: Stop| stop == Stop::Now || stop == Stop::InOrder && !is_closing;
             let clock = self.host.clock;
             let sleep = async {
                 match wake {
@@ -163,7 +184,12 @@ impl Desk {
                     let wanted = self.manifests.borrow_and_update().clone();
                     self.are_wanted(wanted.unwrap_or_default());
                 }
-                Ok(_) = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
+                Ok(stop) = async { stop.wait_for(|stop| is_news(*stop)).await.map(|stop| *stop) }, if !self.leaving => {
+                    match stop {
+                        Stop::InOrder => self.begin_closing(),
+                        Stop::Now | Stop::No => self.leave(),
+                    }
+                }
                 Some(_) = self.work.join_next() => {}
             }
             if let Some(state) = begins {
@@ -318,7 +344,7 @@ impl Desk {
         self.host.tell(&entry.pod, Some(name), true, "FailedWriteLog", message);
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.leaving = true;
         let deadline = self.host.clock.now().elapsed + SHUTDOWN_GRACE;
         for entry in self.entries.values_mut() {
@@ -328,8 +354,8 @@ impl Desk {
     }
 
     fn next_wake(&self) -> Option<Duration> {
-        let of_entries = self.entries.values().filter_map(|entry| entry.wake).min();
-        Some(of_entries.map_or(self.refresh_at, |wake| wake.min(self.refresh_at)))
+        let of_entries = self.entries.values().filter_map(|entry| entry.wake);
+        of_entries.chain([self.refresh_at]).chain(self.close_at).min()
     }
 
     /// Decides for every pod that something happened to or whose time has come.

@@ -8,6 +8,7 @@ use objects::Reader;
 use store::State;
 
 use super::PodHost;
+use super::closing;
 use super::entry::{Entry, evicted};
 use crate::eviction::{self, Pressures, is_critical};
 use crate::pod::{Failure, is_over};
@@ -65,6 +66,12 @@ const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
     let pressures = *host.pressures.borrow();
     if is_over(&entry.pod) || entry.pod.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    if *host.closing.borrow() {
+        let failure = closing::refused();
+        host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
+        entry.record.failed = Some(failure);
         return;
     }
     if let Some(failure) = host.rejection(&entry.pod) {

@@ -148,7 +148,8 @@ impl Desk {
 
     /// Ends the static pods that should not be there, and starts those that should: one that was changed once its former self is gone.
     pub(super) fn settle_static(&mut self) {
-        if self.leaving {
+        // As the host shuts down, what was changed is for its next start.
+        if self.leaving || self.closing.is_some() {
             return;
         }
         let now = self.host.clock.now();

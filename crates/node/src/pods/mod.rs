@@ -2,6 +2,7 @@
 
 mod acting;
 mod bundle;
+mod closing;
 mod command;
 mod desk;
 mod entry;
@@ -24,7 +25,7 @@ mod upkeep;
 mod user_ranges;
 mod writing;
 
-pub(crate) use desk::Desk;
+pub(crate) use desk::{Desk, Stop};
 pub(crate) use folder::Folders;
 pub(crate) use life::Report;
 pub(crate) use live::{Live, LiveContainers};

@@ -15,7 +15,7 @@ use tracing::info_span;
 
 use super::{Folders, LiveContainers, PodTokens, Residents, StaticBook, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
-use crate::agent::HostLease;
+use crate::agent::{HostLease, ShutdownGroup};
 use crate::clock::Clock;
 use crate::container::{
     Missing, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
@@ -56,6 +56,10 @@ pub(crate) struct PodHost {
     pub registered: watch::Receiver<Option<Epoch>>,
     pub running: LiveContainers,
     pub residents: Residents,
+    /// In which order its pods end as it shuts down.
+    pub shutdown: Vec<ShutdownGroup>,
+    /// Whether it is shutting down.
+    pub closing: watch::Sender<bool>,
     /// The pods of its own manifests.
     pub static_pods: StaticBook,
     pub tokens: TokenBook,

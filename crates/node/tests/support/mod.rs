@@ -22,7 +22,7 @@ use futures::future::{BoxFuture, FutureExt};
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
 use network::PodLinks;
-use node::{Agent, Eviction, HostLease, HostPort, Options, PodAddresses};
+use node::{Agent, Eviction, HostLease, HostPort, Options, PodAddresses, ShutdownGroup};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -114,6 +114,8 @@ pub struct TestHost {
     pub cgroups: Vec<PathBuf>,
     /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
     pub eviction: Eviction,
+    /// In which order its pods end as it shuts down.
+    pub shutdown: Vec<ShutdownGroup>,
     /// The folder with the manifests of its static pods, if it has one.
     pub manifests: Option<PathBuf>,
     /// Its lease, if it has one.
@@ -150,6 +152,7 @@ impl TestHost {
                 every: Duration::from_millis(100),
                 ..Eviction::default()
             },
+            shutdown: Vec::new(),
             manifests: None,
             lease: None,
             away: watch::Sender::new(false),
@@ -176,6 +179,7 @@ impl TestHost {
             images: Ok(Arc::new(image::TestImages(self.folder.path().join("images")))),
             cgroups: self.cgroups.clone(),
             eviction: self.eviction.clone(),
+            shutdown: self.shutdown.clone(),
             static_pods: self.manifests.clone(),
             store: Arc::new(AgentStore { store: self.writer.store.clone(), away: self.away.clone() }),
             writer: self.writer.clone(),
