@@ -266,9 +266,8 @@ impl FakeCluster {
                 cluster.take_over(&host);
             }
             if cluster.script.hasty {
-                let pods = cluster.all(PODS).into_iter();
-                let (path, _) =
-                    pods.filter(|(_, pod)| pod["spec"]["nodeName"] == host.as_str()).next_back().unwrap();
+                let on_it = |(_, pod): &(String, Value)| pod["spec"]["nodeName"] == host.as_str();
+                let (path, _) = cluster.all(PODS).into_iter().rfind(on_it).unwrap();
                 cluster.remove(&path);
                 let (deployment, _) = cluster.all("/deployments").remove(0);
                 cluster.set_pod(&deployment, &cluster.next_name(), &host, true);

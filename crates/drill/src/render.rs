@@ -69,6 +69,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             let [p50, p99, max] = [p50, p99, max].map(time_or_never);
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
         }
+        writeln!(out, "  {:<36}{:>20}", "failed requests", summary.failed_asks)?;
         for (name, words) in counts_of(safety.counts.all(), safety.spread) {
             writeln!(out, "  {name:<36}{words:>20}")?;
         }

@@ -336,7 +336,7 @@ async fn a_fault_that_passes_by_ends_in_its_time_and_needs_no_new_pod() {
             Fault::Restart => assert!(report.failure().unwrap().contains("though the restart was planned")),
             _ => assert_eq!(report.failure(), None, "{fault:?}"),
         }
-        assert!(!report.to_html().contains("new pod"), "{fault:?}");
+        assert!(!report.to_html().contains(">new pod<"), "{fault:?}");
     }
 }
 
