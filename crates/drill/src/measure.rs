@@ -92,9 +92,9 @@ impl Drill<'_> {
             looked = now;
             let is_last = changes.peek().is_none();
             if let (Some(mended), true) = (measured.mended, is_last) {
-                if measured.declared.is_none() {
-                    measured.declared = self.as_declared(mended).await?;
-                }
+                // What looks as declared may be what nobody has looked at since: it counts from when on it stayed so.
+                let is_declared = self.is_as_declared().await;
+                measured.declared = measured.declared.or(Some(self.clock.now())).filter(|_| is_declared);
                 // The end of a fault is news too, that may cost something.
                 if now < mended + self.options.quiet {
                     continue;
@@ -111,19 +111,13 @@ impl Drill<'_> {
         }
     }
 
-    /// When all is as declared: now, if it is. To be asked when a fault is over, since when that is counted.
-    async fn as_declared(&mut self, mended: Moment) -> Result<Option<Moment>, Error> {
+    /// Whether all is as declared: every host Ready, every pod where it should be, every endpoint there.
+    async fn is_as_declared(&self) -> bool {
         let picture = Picture::take(&self.client, &self.workload).await;
         if picture.is_err() {
             self.client.forget_connections();
         }
-        let is_declared = picture.is_ok_and(|picture| picture.unready(&self.site.hosts()).is_empty());
-        if !is_declared {
-            return Ok(None);
-        }
-        let now = self.clock.now().max(mended);
-        self.stage.note(now, "as-declared", None, None)?;
-        Ok(Some(now))
+        picture.is_ok_and(|picture| picture.unready(&self.site.hosts()).is_empty())
     }
 
     /// What can be said when the clocks have stopped of what the fault must not cost.
@@ -207,12 +201,15 @@ impl Drill<'_> {
             let now = self.clock.now();
             if ready.is_some() && declared.is_none() && now > looked + LOOK {
                 looked = now;
-                declared = self.as_declared(on).await?;
+                declared = self.is_as_declared().await.then_some(now);
             }
             // Not every host tells that it has caught up: Ready and a while later is enough.
             if declared.is_some() && ready.is_some_and(|at| now > at + Duration::from_secs(2)) {
                 break;
             }
+        }
+        if let Some(at) = declared {
+            self.stage.note(at, "as-declared", None, None)?;
         }
         self.stage.since = None;
         Ok(Rejoin {

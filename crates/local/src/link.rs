@@ -218,7 +218,11 @@ impl Bridge {
         let port = port_name(number);
         if let Some(link) = self.netlink.find(&port).await? {
             let request = self.netlink.handle.link().del(link.header.index);
-            request.execute().await.map_err(failed(format!("remove link {port}")))?;
+            match request.execute().await {
+                // The kernel removes it by itself, a moment after the last that was in its host's namespace.
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
+                done => done.map_err(failed(format!("remove link {port}")))?,
+            }
         }
         Ok(())
     }
