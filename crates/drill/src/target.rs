@@ -65,13 +65,13 @@ impl Drill<'_> {
                 if !hosts.contains(name) {
                     return Err(Error::NoHost { name: name.clone(), hosts: hosts.join(", ") });
                 }
-                (name.clone(), self.leader_now().await?)
+                (name.clone(), self.leader_if_known().await)
             }
             Target::Each => {
                 let hosts = self.site.hosts();
                 let next = hosts.get(number.saturating_sub(1) % hosts.len().max(1));
                 let next = next.ok_or(Error::NoBystander { hosts: hosts.len() })?;
-                (next.clone(), self.leader_now().await?)
+                (next.clone(), self.leader_if_known().await)
             }
         };
         let leads = leader.as_ref() == Some(&host);
@@ -80,6 +80,11 @@ impl Drill<'_> {
         was.extend((leads && self.site.leader_holds_address()).then_some("vip"));
         was.extend(rest.serving().contains_key(&host).then_some("worker"));
         Ok(Chosen { host, was })
+    }
+
+    /// Who leads, for the report alone: a site that can't say so is no reason to hold no drill.
+    async fn leader_if_known(&self) -> Option<String> {
+        self.leader_now().await.unwrap_or_default()
     }
 
     /// A host with a share of the workload that doesn't lead.
