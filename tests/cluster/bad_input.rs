@@ -21,6 +21,7 @@ fn an_unknown_flag_or_value_is_named() {
     refused(&["up", "--nodes", "0"], &["--nodes"]);
     refused(&["up", "--net", "carrier-pigeon"], &["carrier-pigeon", "loopback"]);
     refused(&["drill", "--workload", "/nowhere.yaml"], &["/nowhere.yaml"]);
+    refused(&["drill", "--workload", "mine.yaml", "--runtime", "oci"], &["leave --runtime out"]);
 }
 
 #[test]

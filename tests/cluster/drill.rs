@@ -22,6 +22,7 @@ fn a_drill_on_loopback_measures_every_clock_and_leaves_nothing() {
     let _lock = lock_loopback();
     let report = check_drill("loopback", &["--preload", "25"]);
     assert_eq!(report["cluster"]["preloaded_pods"], 25);
+    assert_eq!(report["cluster"]["runtime"], "host");
     assert!(report["summary"]["new_leader_peak_bytes"]["max"].is_u64(), "{report}");
 }
 
@@ -149,6 +150,19 @@ fn faults_that_cannot_be_had_are_refused() {
         let output = Command::new(HOLDFAST).arg("drill").args(args).stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success() && text(&output).contains(why), "{args:?}: {}", text(&output));
     }
+}
+
+#[test]
+fn a_drill_runs_its_pods_as_containers() {
+    if !nix::unistd::geteuid().is_root() {
+        testing::skip("root", "only root runs containers");
+        return;
+    }
+    if !testing::has_namespaces() {
+        return;
+    }
+    let report = check_drill("netns", &["--runtime", "oci"]);
+    assert_eq!(report["cluster"]["runtime"], "oci", "{report}");
 }
 
 /// The user's own workload, with nothing but `runtimeClassName: host` added.

@@ -107,6 +107,7 @@ impl Drill<'_> {
         Cluster {
             nodes: self.site.hosts().len(),
             net: self.site.net().to_owned(),
+            runtime: self.workload.runtime.clone(),
             preloaded_pods: self.options.preload,
         }
     }

@@ -49,17 +49,8 @@ fn breakable(text: &str) -> String {
 pub(crate) fn page(report: &Report) -> String {
     let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| crate::render::slowness(run));
     let runs = report.runs.len();
-    let cluster = &report.cluster;
-    let mut about = format!(
-        "{}, {} hosts, net {}, seed {}",
-        report.fault.counted(runs),
-        cluster.nodes,
-        escaped(&cluster.net),
-        report.seed
-    );
-    if cluster.preloaded_pods > 0 {
-        let _ = write!(about, ", {} pods preloaded", cluster.preloaded_pods);
-    }
+    let counted = report.fault.counted(runs);
+    let about = format!("{counted}, {}", escaped(&report.cluster.words(report.seed)));
     let mut body = String::new();
     let title = match slowest {
         Some((_, run)) => format!("{} on {}", capital(&run.fault.words()), escaped(&run.target)),

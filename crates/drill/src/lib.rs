@@ -54,7 +54,7 @@ pub use safety::{Counts, Safety, SafetySummary};
 pub use site::{BoxFuture, Happening, Held, Memory, Site};
 pub use target::Target;
 pub use timeline::Entry;
-pub use workload::{DEFAULT_WORKLOAD, STATEFUL_WORKLOAD};
+pub use workload::{DEFAULT_WORKLOAD, STATEFUL_WORKLOAD, in_containers};
 
 #[cfg(test)]
 mod fake_cluster;

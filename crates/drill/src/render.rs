@@ -22,15 +22,8 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
         timeline(run, out)?;
         writeln!(out)?;
     }
-    let cluster = &report.cluster;
-    let hosts = if cluster.nodes == 1 { "host" } else { "hosts" };
-    let (nodes, net, seed) = (cluster.nodes, &cluster.net, report.seed);
-    let preloaded = match cluster.preloaded_pods {
-        0 => String::new(),
-        pods => format!(", {pods} pods preloaded"),
-    };
     let counted = report.fault.counted(runs);
-    writeln!(out, "{counted}, {nodes} {hosts}, net {net}, seed {seed}{preloaded}")?;
+    writeln!(out, "{counted}, {}", report.cluster.words(report.seed))?;
     if runs > 1 {
         let summary = &report.summary;
         writeln!(out, "  {:<26}{:>10}{:>10}{:>10}", "", "p50", "p99", "max")?;
@@ -323,7 +316,7 @@ pub(crate) mod tests {
         };
         let runs = vec![run];
         let summary = Summary::of(&runs);
-        let cluster = Cluster { nodes: 3, net: "loopback".into(), preloaded_pods: 0 };
+        let cluster = Cluster { nodes: 3, net: "loopback".into(), runtime: "host".into(), preloaded_pods: 0 };
         Report {
             version: 1,
             seed: 7,
@@ -387,7 +380,7 @@ Power cut on n1, which led, held the virtual address and ran a pod
     +240 ms  n1   store caught up                       ···········●····························
     +612 ms  n2   node n1 Ready                         ·····························●··········
 
-1 power cut, 3 hosts, net loopback, seed 7
+1 power cut, 3 hosts, net loopback, runtime host, seed 7
 ";
         let text = printed(&example());
         assert_eq!(text, expected, "\n{text}");
@@ -403,7 +396,7 @@ Power cut on n1, which led, held the virtual address and ran a pod
         report.summary = Summary::of(&report.runs);
         let text = printed(&report);
         for words in [
-            "2 power cuts, 3 hosts, net loopback, seed 7, 10000 pods preloaded\n",
+            "2 power cuts, 3 hosts, net loopback, runtime host, seed 7, 10000 pods preloaded\n",
             "  elections won                      1        15        15\n",
             "  new leader's memory, peak     1.2 GB         ?         ?\n",
             "     2  n1        381 ms    388 ms           14     1.62 s      612 ms         15\n",

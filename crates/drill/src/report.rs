@@ -35,8 +35,23 @@ pub struct Cluster {
     pub nodes: usize,
     /// How they are connected.
     pub net: String,
+    /// What ran the workload's pods: their RuntimeClass, or `oci`, which is containers.
+    pub runtime: String,
     /// How many pods lay in it beside the workload.
     pub preloaded_pods: usize,
+}
+
+impl Cluster {
+    /// In words, with the seed of what was done to it.
+    pub(crate) fn words(&self, seed: u64) -> String {
+        let Cluster { nodes, net, runtime, preloaded_pods } = self;
+        let hosts = if *nodes == 1 { "host" } else { "hosts" };
+        let preloaded = match preloaded_pods {
+            0 => String::new(),
+            pods => format!(", {pods} pods preloaded"),
+        };
+        format!("{nodes} {hosts}, net {net}, runtime {runtime}, seed {seed}{preloaded}")
+    }
 }
 
 /// One fault of a host.

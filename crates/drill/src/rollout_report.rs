@@ -134,16 +134,8 @@ impl RolloutReport {
         }
         let RolloutSummary { failed, asked } = self.summary;
         let failed = if failed == 0 { "none".to_owned() } else { failed.to_string() };
-        let Cluster { nodes, net, preloaded_pods } = &self.cluster;
-        let preloaded = match preloaded_pods {
-            0 => String::new(),
-            pods => format!(", {pods} pods preloaded"),
-        };
-        writeln!(
-            out,
-            "{failed} of {asked} requests failed while the host was off or came back; {nodes} hosts, net {net}, seed {}{preloaded}",
-            self.seed
-        )
+        let cluster = self.cluster.words(self.seed);
+        writeln!(out, "{failed} of {asked} requests failed while the host was off or came back; {cluster}")
     }
 }
 
@@ -194,7 +186,7 @@ mod tests {
         };
         let steps = vec![step("power-off", Some(1310), 3), step("scale-to-6", Some(412), 0)];
         let runs = vec![RolloutRun { off: "n3".into(), steps, timeline: Vec::new() }];
-        let cluster = Cluster { nodes: 3, net: "netns".into(), preloaded_pods: 0 };
+        let cluster = Cluster { nodes: 3, net: "netns".into(), runtime: "host".into(), preloaded_pods: 0 };
         let summary = RolloutSummary::of(&runs);
         RolloutReport { version: 1, scenario: "rollout", seed: 7, cluster, runs, summary }
     }
@@ -210,7 +202,7 @@ Rollout with n3 off
   power off             1.31 s             3/40             0/80             0/40             12 ms
   scale to 6            412 ms             0/40             0/80             0/40             12 ms
 
-none of 160 requests failed while the host was off or came back; 3 hosts, net netns, seed 7
+none of 160 requests failed while the host was off or came back; 3 hosts, net netns, runtime host, seed 7
 ";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
         assert_eq!(example().failure(), None, "what the cut itself cost is reported, and is no failure");

@@ -13,6 +13,16 @@ pub const DEFAULT_WORKLOAD: &str = include_str!("../workload.yaml");
 pub const STATEFUL_WORKLOAD: &str =
     concat!(include_str!("../workload.yaml"), "---\n", include_str!("../stateful.yaml"));
 
+/// What runs pods without a RuntimeClass: containers.
+const CONTAINERS: &str = "oci";
+
+/// One of the drill's own workloads as containers of this image, which each host must have: a program `holdfast` on its PATH.
+pub fn in_containers(manifest: &str, image: &str) -> String {
+    const COMMAND: &str = "        command: [\"holdfast\", \"web\"]\n";
+    let image = format!("        image: {image}\n        imagePullPolicy: Never\n{COMMAND}");
+    manifest.replace("      runtimeClassName: host\n", "").replace(COMMAND, &image)
+}
+
 /// A workload, as its manifest says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Workload {
@@ -27,6 +37,8 @@ pub(crate) struct Workload {
     /// The labels of the Service's pods.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) replicas: u64,
+    /// What runs its pods: their RuntimeClass, or `oci`.
+    pub(crate) runtime: String,
     /// The StatefulSet, or why there is none to ask.
     pub(crate) stateful: Result<Stateful, &'static str>,
 }
@@ -152,6 +164,10 @@ impl Workload {
             port: if named.is_empty() { number.to_string() } else { named.to_owned() },
             target_port: port.get("targetPort").cloned().unwrap_or(number),
             labels,
+            runtime: match text(deployment, "/spec/template/spec/runtimeClassName") {
+                "" => CONTAINERS.to_owned(),
+                class => class.to_owned(),
+            },
             replicas: deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1),
             objects,
         })
@@ -235,6 +251,28 @@ mod tests {
         let alone =
             STATEFUL_WORKLOAD.replace("clusterIP: None\n  selector:\n    app: db", "selector:\n    app: dbx");
         assert_eq!(Workload::read(&alone, "drill-x").unwrap().stateful, Err(NO_PORT));
+    }
+
+    #[test]
+    fn the_same_runs_in_containers() {
+        assert_eq!(Workload::read(STATEFUL_WORKLOAD, "drill-x").unwrap().runtime, "host");
+        let manifest = in_containers(STATEFUL_WORKLOAD, "here.test/web:v1");
+        let workload = Workload::read(&manifest, "drill-x").unwrap();
+        assert_eq!(
+            (workload.runtime.as_str(), workload.replicas, workload.stateful.is_ok()),
+            ("oci", 3, true)
+        );
+        let pods: Vec<&Value> =
+            workload.objects.iter().filter_map(|o| o.pointer("/spec/template/spec")).collect();
+        assert_eq!(pods.len(), 2);
+        for pod in pods {
+            let container = &pod["containers"][0];
+            assert_eq!(
+                (&pod["runtimeClassName"], &container["image"]),
+                (&Value::Null, &json!("here.test/web:v1"))
+            );
+            assert_eq!(container["imagePullPolicy"], "Never");
+        }
     }
 
     #[test]

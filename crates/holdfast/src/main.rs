@@ -23,6 +23,7 @@ mod leases;
 mod names;
 mod nodes;
 mod overview;
+mod own_image;
 mod peers;
 mod predict;
 mod profiles;

@@ -2,7 +2,7 @@
 //! folder of overlayfs' own form.
 //!
 //! A [`Store`] is a folder. [`Store::import`] brings in archives and layouts, a [`Puller`] what registries have, and [`Store::find`]
-//! gives the [`Image`] that a pod names. A layer is unpacked once, whichever images have it, and appears whole or not at all.
+//! gives the [`Image`] that a pod names; [`save`] makes one. A layer is unpacked once, whichever images have it, and appears whole or not at all.
 //! A [`Collector`] decides what goes when the disk fills up.
 //!
 //! ```no_run
@@ -28,6 +28,7 @@ mod platform;
 mod pull;
 mod reference;
 mod removal;
+mod save;
 mod store;
 mod temporary;
 mod unpack;
@@ -40,5 +41,6 @@ pub use platform::Platform;
 pub use pull::{Credentials, Keyring, Patience, Puller, Registries, Registry, Settings};
 pub use reference::Reference;
 pub use removal::{InUse, Removed};
+pub use save::{SavedFile, save};
 pub use store::{Image, Options, Store};
 pub use unpack::{Limits, Overlay};

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drill::{Fault, Target};
-use local::{Cluster, Front, Options};
+use local::{Addresses, Cluster, Front, Options};
 use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
 use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
 use crate::host::LogFormat;
+use crate::own_image;
 use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
 use crate::up::{logs, wait_until_ready};
@@ -35,10 +36,19 @@ enum Scenario {
     Rollout,
 }
 
+/// What runs the drill's own workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Runtime {
+    /// Processes of the hosts
+    Host,
+    /// Containers, of an image of this program that each host gets; for root alone
+    Oci,
+}
+
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
 )]
 pub struct Args {
     /// What to do to the cluster
@@ -70,11 +80,14 @@ pub struct Args {
     /// A manifest of your own: a Deployment and the Service in front of it; or `statefulset`, which runs a StatefulSet beside the drill's own
     #[arg(long, value_name = "FILE|statefulset")]
     workload: Option<PathBuf>,
+    /// What runs the pods of the drill's own workload [default: host]
+    #[arg(long, value_enum)]
+    runtime: Option<Runtime>,
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
     /// A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands
-    #[arg(long, value_name = "FILE", requires = "cut", requires = "restore", conflicts_with_all = ["net", "datastore", "fault", "rolling_restart"])]
+    #[arg(long, value_name = "FILE", requires = "cut", requires = "restore", conflicts_with_all = ["net", "runtime", "datastore", "fault", "rolling_restart"])]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     commands: Commands,
@@ -86,14 +99,24 @@ pub struct Args {
 #[allow(clippy::disallowed_methods, reason = "a drill without a seed draws one, and says which")]
 pub fn run(args: Args) -> anyhow::Result<()> {
     // A file of that name is `./statefulset`.
-    let is_own = args.workload.as_deref() == Some(Path::new("statefulset"));
-    let workload = args.workload.as_ref().map(|path| match is_own {
-        true => Ok(drill::STATEFUL_WORKLOAD.to_owned()),
-        false => {
-            fs::read_to_string(path).with_context(|| format!("can't read the workload {}", path.display()))
+    let own = match args.workload.as_deref() {
+        None => Some(drill::DEFAULT_WORKLOAD),
+        Some(path) => (path == Path::new("statefulset")).then_some(drill::STATEFUL_WORKLOAD),
+    };
+    let in_containers = args.runtime == Some(Runtime::Oci);
+    let workload = match (own, &args.workload) {
+        (Some(own), _) if in_containers => Some(drill::in_containers(own, own_image::NAME)),
+        (Some(_), None) => None,
+        (Some(own), Some(_)) => Some(own.to_owned()),
+        (None, _) if args.runtime.is_some() => {
+            anyhow::bail!("a workload of your own says itself what runs its pods: leave --runtime out")
         }
-    });
-    let workload = workload.transpose()?;
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(Path::new(""));
+            let read = fs::read_to_string(path);
+            Some(read.with_context(|| format!("can't read the workload {}", path.display()))?)
+        }
+    };
     if args.scenario == Scenario::Rollout {
         anyhow::ensure!(
             args.html.is_none(),
@@ -148,8 +171,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let datastore = args.datastore.datastore(&prefix)?;
     let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, registries: None, passes: true };
     let ground = Ground::prepare(temporary.path(), wish)?;
+    if in_containers {
+        let image = tempfile::tempdir_in(temporary.path())?;
+        own_image::make(image.path(), &ground::program()?)?;
+        let hosts = Addresses::hosts(NODES);
+        let configs: Vec<PathBuf> = hosts.map(|(_, name)| ground.folder.config_file(&name)).collect();
+        crate::image::bring(&[image.path().to_owned()], &configs)?;
+    }
     // Only what somebody else has written is asked as its owner asks it.
-    options.kubeconfig_file = (!is_own).then(|| ground.folder.path().join("kubeconfig"));
+    options.kubeconfig_file = own.is_none().then(|| ground.folder.path().join("kubeconfig"));
     ground::runtime()?.block_on(hold(ground, args.scenario, &options, findings, front, temporary))
 }
 
