@@ -29,9 +29,10 @@ fn pods_start_and_take_memory() {
     let numbers: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let cases = numbers["cases"].as_array().unwrap();
     let names: Vec<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["start", "start-3", "memory-per-pod"]);
+    assert_eq!(names, ["start", "start-3", "memory-per-pod", "idle"]);
     for (case, figure) in cases.iter().zip(["p50_ms", "seconds", "shim_pss_mb"]) {
         assert!(case["ours"][figure].as_f64().unwrap() > 0.0, "{case}");
     }
+    assert!(cases[3]["ours"]["cpu_percent"].as_f64().unwrap() >= 0.0, "{numbers}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the numbers are left");
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::first_words::FirstWords;
 use self::ours::Ours;
 use self::peer::Peer;
-use crate::process::{proportional_mb, resident_mb};
+use crate::process::{cpu_seconds, proportional_mb, resident_mb};
 
 /// Arguments of `bench pods`.
 #[derive(clap::Args)]
@@ -30,8 +30,8 @@ pub struct Args {
     /// How many pods start at once
     #[arg(long, default_value_t = 100)]
     burst: usize,
-    /// How many seconds all of them idle before their memory is looked at
-    #[arg(long, default_value_t = 5)]
+    /// How many seconds all of them idle before their memory is looked at; in the second half it counts what that takes of a processor
+    #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// Measures ours alone, also where containerd is installed
     #[arg(long)]
@@ -66,6 +66,8 @@ struct Figures {
     shim: (f64, f64),
     /// What the process that runs all the time grew by, for each pod.
     grown: f64,
+    /// How much of a processor it takes while all pods idle, in percent.
+    idle: f64,
 }
 
 /// Runs the measurement and prints it.
@@ -79,8 +81,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("bench-pods-").tempdir_in(&args.dir)?;
     let archive = image::make(dir.path())?;
     println!(
-        "{:<12} {:>10} {:>10} {:>10} {:>10} {:>10}",
-        "", "p50 ms", "p99 ms", "burst s", "shim MB", "pod MB"
+        "{:<12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "", "p50 ms", "p99 ms", "burst s", "shim MB", "pod MB", "idle %"
     );
     let ours = runtime.block_on(async {
         let words = FirstWords::listen(&dir.path().join("ours-up"))?;
@@ -135,7 +137,11 @@ async fn measure(runner: &impl Runner, mut words: FirstWords, args: &Args) -> an
     drop(asked);
     words.until(args.burst).await?;
     let burst = begun.elapsed().as_secs_f64();
-    tokio::time::sleep(Duration::from_secs(args.seconds)).await;
+    let half = Duration::from_secs(args.seconds) / 2;
+    tokio::time::sleep(half).await;
+    let (idles, spent) = (Instant::now(), cpu_seconds(daemon)?);
+    tokio::time::sleep(half).await;
+    let idle = (cpu_seconds(daemon)? - spent) / idles.elapsed().as_secs_f64() * 100.0;
     let (all, pods) = (runner.shims()?, args.rounds + args.burst);
     ensure!(all.len() == pods + shims, "{} shims hold {} pods", all.len(), pods + shims);
     let mean = |of: fn(u32) -> anyhow::Result<f64>| -> anyhow::Result<f64> {
@@ -147,6 +153,7 @@ async fn measure(runner: &impl Runner, mut words: FirstWords, args: &Args) -> an
         burst,
         shim: (mean(proportional_mb)?, mean(resident_mb)?),
         grown: (proportional_mb(daemon)? - before) / pods as f64,
+        idle,
     })
 }
 
@@ -165,12 +172,13 @@ impl Figures {
 
 fn tell(who: &str, figures: &Figures) {
     println!(
-        "{who:<12} {:>10.1} {:>10.1} {:>10.2} {:>10.2} {:>10.2}",
+        "{who:<12} {:>10.1} {:>10.1} {:>10.2} {:>10.2} {:>10.2} {:>10.2}",
         figures.percentile(50),
         figures.percentile(99),
         figures.burst,
         figures.shim.0,
-        figures.pod()
+        figures.pod(),
+        figures.idle
     );
 }
 
@@ -178,7 +186,7 @@ fn tell(who: &str, figures: &Figures) {
 fn cases(ours: &Figures, peer: Option<(String, Figures)>, args: &Args) -> Vec<Value> {
     type Told = fn(&Figures) -> Value;
     type Counts = fn(&Figures) -> f64;
-    let all: [(String, Told, Counts); 3] = [
+    let all: [(String, Told, Counts); 4] = [
         (
             "start".into(),
             |figures| json!({"p50_ms": figures.percentile(50), "p99_ms": figures.percentile(99)}),
@@ -197,6 +205,7 @@ fn cases(ours: &Figures, peer: Option<(String, Figures)>, args: &Args) -> Vec<Va
             },
             Figures::pod,
         ),
+        ("idle".into(), |figures| json!({"cpu_percent": figures.idle}), |figures| figures.idle),
     ];
     let case = |(name, told, counts): (String, Told, Counts)| {
         let mut case = json!({"name": name, "ours": told(ours)});
