@@ -181,7 +181,7 @@ async fn who_comes_to_look_inside_sees_the_processes_of_its_target() {
         });
     };
     // Its root is its own, and by /proc it comes to its target's.
-    let look = "until test -e /proc/1/root/tmp/of; do sleep 0.1; done; cut -c 1-2 /proc/1/cmdline; ps | grep -c '[s]leep 1234'; \
+    let look = "until test -e /proc/1/root/tmp/of; do sleep 0.1; done; head -c 2 /proc/1/cmdline; echo; ps | grep -c '[s]leep 1234'; \
         test -e /tmp/of || cat /proc/1/root/tmp/of; readlink /proc/self/ns/pid > /tmp/pid; \
         readlink /proc/1/ns/pid | cmp - /tmp/pid && echo same";
     add("look", "main", look);
