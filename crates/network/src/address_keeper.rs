@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,8 @@ const FIRST: Duration = Duration::from_secs(1);
 const NEXT: Duration = Duration::from_millis(200);
 /// How often it looks at least: its timers stand still while the machine sleeps, and the lease doesn't.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it looks at least while the host leads: whether the host's process is stopped has to be seen before others elect a leader.
+const LOOK_AT_LEADER: Duration = Duration::from_millis(50);
 /// How often it tries to take the addresses of a process that is gone from the link. Then there may be no link any more.
 const TRIES: usize = 50;
 
@@ -96,11 +99,27 @@ fn be_keeper(link: String) -> io::Result<()> {
     let page = LeasePage::of(io::stdout().as_fd().try_clone_to_owned()?)?;
     let host = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(keep(link, page, host))
+    let status = PathBuf::from(format!("/proc/{}/stat", parent_id()));
+    runtime.block_on(keep(link, page, host, || {
+        is_stopped(&std::fs::read_to_string(&status).unwrap_or_default())
+    }))
+}
+
+/// Whether a process is stopped, by its `stat` (proc_pid_stat(5)): the state follows its name, which may have parentheses itself.
+fn is_stopped(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('T' | 't')))
 }
 
 /// Keeps the addresses that the host names, until it is gone.
-pub(crate) async fn keep(link: String, page: LeasePage, host: UnixStream) -> io::Result<()> {
+///
+/// A host's process that is stopped leads nobody from then on. So it isn't waited for: what it said of its leadership is taken back in the page,
+/// from which it learns that it was away.
+pub(crate) async fn keep(
+    link: String,
+    page: LeasePage,
+    host: UnixStream,
+    host_is_stopped: impl Fn() -> bool,
+) -> io::Result<()> {
     host.set_nonblocking(true)?;
     let (said, mut says) = tokio::net::UnixStream::from_std(host)?.into_split();
     let (_, changes) = watch::channel(0);
@@ -111,8 +130,17 @@ pub(crate) async fn keep(link: String, page: LeasePage, host: UnixStream) -> io:
     loop {
         let mut wait = None;
         for (address, hold) in &kept {
+            let look = match hold {
+                Hold::Lease(_) => LOOK,
+                Hold::Leading(term) => {
+                    if hold.ends(&page).is_some() && host_is_stopped() {
+                        page.leading().set(*term, None);
+                    }
+                    LOOK_AT_LEADER
+                }
+            };
             let left = match hold.ends(&page) {
-                Some(until) => until.saturating_sub(boottime()).min(LOOK),
+                Some(until) => until.saturating_sub(boottime()).min(look),
                 None => {
                     // Again and again: the host's process may have been about to put it there.
                     remove(&mut on, *address).await;
@@ -343,7 +371,7 @@ mod tests {
             pair(&Netlink::open().unwrap()).await;
             let page = LeasePage::create().unwrap();
             let (mut host, keeper) = UnixStream::pair().unwrap();
-            let keeping = tokio::spawn(keep("eth0".into(), page.clone(), keeper));
+            let keeping = tokio::spawn(keep("eth0".into(), page.clone(), keeper, || false));
             page.set(7, Some(boottime() + Duration::from_secs(3600)));
             host.write_all(format!("{ADDRESS} lease 7\n").as_bytes()).unwrap();
             ip("address add 10.73.0.200/32 dev eth0");
@@ -368,6 +396,12 @@ mod tests {
             is_here(false).await;
             keeping.await.unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_stopped_process_is_known_by_its_state() {
+        assert!(is_stopped("7 (host (T) x) T 1 7") && is_stopped("7 (host) t 1 7"));
+        assert!(!is_stopped("7 (host (T) T) S 1 7") && !is_stopped("7 (T") && !is_stopped(""));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A program that was killed, or is stopped, gives nothing up, and the kernel would go on to answer for the address beside that of the next leader.
 //! So who leads says in memory until when it stands for the API ([`LeasePage::leading`]), again and again, and the keeper
-//! of addresses takes the address away once that time has passed, or the program is gone. A program that finds out that
+//! of addresses takes the address away once that time has passed, or the program is gone or is stopped. A program that finds out that
 //! its time has passed has been away: it asks a majority whether it leads before it takes the address again.
 
 use std::net::IpAddr;
