@@ -109,6 +109,8 @@ async fn pods_run_as_containers_of_an_image_that_was_imported() {
     kubectl.says("wait --for=condition=Ready pod/web --timeout=60s", &["condition met"]);
     kubectl.says_soon("logs web", "up at ");
     kubectl.says_soon("get --raw /api/v1/namespaces/default/pods/web:8080/proxy/", "served by web");
+    // An Event is written beside what it tells of.
+    kubectl.says_soon("describe pod web", "Container started");
     kubectl.says(
         "describe pod web",
         &["Container image \"registry.test/web:v1\" already present on machine", "Container started"],

@@ -102,6 +102,8 @@ impl Machine {
     /// What the host says that is started and finds its disk empty.
     pub fn starts_without_data(&self) -> String {
         std::fs::rename(self.folder.join("lib"), self.folder.join("lost")).unwrap();
+        // Where the disk would be mounted.
+        std::fs::create_dir(self.folder.join("lib")).unwrap();
         self.fails(&["host", "--config", &self.etc().join("config.yaml").display().to_string()])
     }
 

@@ -200,7 +200,7 @@ mod tests {
             client,
             hosts: vec!["n1".into()],
             cut: format!("echo {{node}} > '{path}'; echo not for the report"),
-            restore: format!("test $(cat '{path}') = {{node}} && rm '{path}'"),
+            restore: format!("test \"$(cat '{path}')\" = {{node}} && rm '{path}'"),
             away: Mutex::default(),
         };
         elsewhere.inject("n1", Fault::Command).await.unwrap();
