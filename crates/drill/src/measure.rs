@@ -6,7 +6,7 @@ use crate::drill::{Drill, LOOK, Probes};
 use crate::fault::Act;
 use crate::instance::{Signed, spread};
 use crate::observe::Observer;
-use crate::probe::Series;
+use crate::probe::{Series, TIMEOUT};
 use crate::replacement::Replacements;
 use crate::report::{Rejoin, ms};
 use crate::stage::Step;
@@ -113,7 +113,9 @@ impl Drill<'_> {
 
     /// Whether all is as declared: every host Ready, every pod where it should be, every endpoint there.
     async fn is_as_declared(&self) -> bool {
-        let picture = Picture::take(&self.client, &self.workload).await;
+        // One that hangs on an address that moved must not hold up the clocks, nor what a fault does next.
+        let client = self.client.with_timeout(TIMEOUT);
+        let picture = Picture::take(&client, &self.workload).await;
         if picture.is_err() {
             self.client.forget_connections();
         }
