@@ -170,6 +170,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let page = node::end_former_pods(
         &node_dir(&config),
         &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
+        None,
     )
     .await;
     let pool = AddressPool::new(config.load_balancer_ranges());
@@ -178,6 +179,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         network::give_up_former(link, &pool, config.virtual_address).await?;
     }
     let registries = registries_of(&config)?;
+
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
@@ -359,6 +361,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         eviction: eviction(&config.eviction),
         shutdown: shutdown(&config.shutdown),
         static_pods: config.static_pods.clone(),
+        foreign: None,
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
         writer: server.writer(),

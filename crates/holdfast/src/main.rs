@@ -116,6 +116,10 @@ fn main() -> ExitCode {
     if let Some(ended) = node::run_shim() {
         return ended;
     }
+    // Nor is the network plugin of a runtime of others.
+    if let Some(ended) = node::run_cni_plugin() {
+        return ended;
+    }
     if let Some(ended) = network::run_address_keeper() {
         return ended;
     }

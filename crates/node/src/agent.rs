@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::container::cgroup::Cgroups;
 use crate::csi_volumes::{CsiVolumes, NodeVolumes};
 use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
+use crate::foreign::{ForeignRuntime, end_former, keep};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
@@ -29,6 +30,8 @@ use crate::pods::{
     Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, Stop, TokenBook, UserRanges,
 };
 use crate::removed_volumes::remove_folders;
+use crate::runtime::Runtime;
+use crate::runtimes::Runtimes;
 use crate::server;
 use crate::shims::{ShimRuntime, end_of_bound, end_strays};
 use crate::stats::{Rates, StorageBook};
@@ -54,6 +57,8 @@ pub struct Options {
     pub cgroups: Vec<PathBuf>,
     /// This host's images, or why it has none and so runs no containers.
     pub images: Result<Arc<dyn Images>, String>,
+    /// The runtime of others that runs the pods which name no class of ours, if the host has one.
+    pub foreign: Option<Foreign>,
     /// When pods are evicted.
     pub eviction: Eviction,
     /// In which order pods end as the host shuts down, and within which time. With none, all have two seconds together.
@@ -87,6 +92,15 @@ pub struct ShutdownGroup {
     pub priority: i32,
     /// How long they have, however long each of them asks for.
     pub grace: Duration,
+}
+
+/// A runtime of others.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// Where it listens.
+    pub endpoint: cri::Endpoint,
+    /// Its images.
+    pub images: Arc<dyn Images>,
 }
 
 /// What an agent knows of its host's lease.
@@ -130,13 +144,20 @@ pub enum Error {
 }
 
 /// Ends what a former life of the host's agent left running and no shim holds, and returns once all of it is dead.
-/// `data_dir` is [`Options::data_dir`]. A host does this before it listens anywhere: a leftover may hold one of its ports.
+/// `data_dir` is [`Options::data_dir`]. Also what is in a runtime of others that the host had, and has no more: `runtime` is
+/// the one that it has. A host does this before it listens anywhere: a leftover may hold one of its ports.
 /// Pods whose shims live are left in peace, unless one of the addresses that the host `needs` is taken. Answers the page that says until when the
 /// host's lease holds, if pods run by that: its heartbeats go on with it ([`membership::Options::page`]).
-pub async fn end_former_pods(data_dir: &Path, needs: &[SocketAddr]) -> Option<LeasePage> {
+pub async fn end_former_pods(
+    data_dir: &Path,
+    needs: &[SocketAddr],
+    runtime: Option<&cri::Endpoint>,
+) -> Option<LeasePage> {
     // Folders are known to processes by their real paths. Without one there was no former life.
     let data = data_dir.canonicalize().ok()?;
-    end_strays(Folders::new(data).pods(), needs).await
+    let folders = Folders::new(data);
+    end_former(&folders.foreign(), runtime).await;
+    end_strays(folders.pods(), needs).await
 }
 
 /// Returns once nothing is left of the pods that stop with this host's lease, which is over: then the next epoch may begin. `data_dir` is
@@ -195,9 +216,19 @@ impl Agent {
         };
         let lease = options.lease;
         let page = lease.as_ref().map(|lease| lease.page.clone());
-        let runtime = ShimRuntime::new(folders.pods(), options.program, isolation, cgroups.ok(), page);
-        let runtime = runtime.map_err(Error::Files)?;
-        let runtime = Arc::new(runtime);
+        let plugin = options.addresses.own_networks().is_ok().then(|| options.program.clone());
+        let shims = ShimRuntime::new(folders.pods(), options.program, isolation, cgroups.ok(), page);
+        let shims = shims.map_err(Error::Files)?;
+        let runtime: Arc<dyn Runtime> = match &options.foreign {
+            Some(Foreign { endpoint, .. }) => {
+                let mark = format!("{}-{}", options.name, mark(&data));
+                let file = folders.foreign();
+                keep(&file, endpoint, &mark).map_err(|why| Error::Data { path: file, why })?;
+                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, plugin);
+                Arc::new(Runtimes { shims, foreign })
+            }
+            None => Arc::new(shims),
+        };
         let book = Addresses::open(&folders.addresses(), range);
         let (told_pressures, pressures) = watch::channel(Pressures::default());
         let csi = Arc::new(CsiVolumes::open(
@@ -226,6 +257,7 @@ impl Agent {
             powers: Powers::read(isolation),
             containers: oci::probe().and(options.images),
             app_armor: oci::HostAppArmor::read(),
+            foreign_images: options.foreign.map(|foreign| foreign.images),
             user_ranges: UserRanges::default(),
             programs: programs.clone(),
             runtime,
@@ -253,11 +285,12 @@ impl Agent {
             heartbeats: options.heartbeats,
             cgroups: told_cgroups,
             volumes: host.folders.volumes().display().to_string(),
-            runs_containers: host.containers.is_ok(),
+            handlers: handlers(&host),
             csi: NodeVolumes::default(),
             lease: None,
         };
-        let images = host.containers.clone().ok();
+        // Those of the runtime that pods without a class have.
+        let images = host.foreign_images.clone().or_else(|| host.containers.clone().ok());
         let (stop, stopped) = watch::channel(Stop::No);
         // Where there is no folder, it is known already that there are none.
         let none = options.static_pods.is_none().then(StaticPods::default);
@@ -346,9 +379,21 @@ impl Drop for Agent {
 /// The cgroups of this host's pods, or why there are none. Two hosts of one name may share a machine, but not a folder: its
 /// path is a part of the cgroup's name.
 fn cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String> {
+    Cgroups::open(roots, format!("{name}-{}", mark(data)))
+}
+
+/// What tells the hosts of one name apart that share a machine.
+fn mark(data: &Path) -> String {
     let of_path = ring::digest::digest(&ring::digest::SHA256, data.as_os_str().as_encoded_bytes());
-    let mark: String = of_path.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Cgroups::open(roots, format!("{name}-{mark}"))
+    of_path.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The handlers of RuntimeClasses that this host has; the one without a name is that of pods without a class. What others a runtime of
+/// others has, it says to who asks for one.
+fn handlers(host: &PodHost) -> Vec<&'static str> {
+    let (own, foreign) = (host.containers.is_ok(), host.foreign_images.is_some());
+    let all = [("", own || foreign), ("cri", foreign), ("host", true), ("oci", own)];
+    all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
 }
 
 /// Where programs are looked for, after the agent's own folder: never on the PATH that the agent was started with.

@@ -10,6 +10,7 @@ mod clock;
 mod container;
 mod csi_volumes;
 mod eviction;
+mod foreign;
 mod host;
 mod image_garbage;
 mod images;
@@ -21,6 +22,7 @@ mod pods;
 mod probe;
 mod removed_volumes;
 mod runtime;
+mod runtimes;
 mod server;
 mod shim;
 mod shims;
@@ -28,9 +30,12 @@ mod stats;
 mod streams;
 
 pub use addresses::{HostPort, PodAddresses};
-pub use agent::{Agent, Error, HostLease, Options, ShutdownGroup, end_former_pods, end_of_leased_pods};
+pub use agent::{
+    Agent, Error, Foreign, HostLease, Options, ShutdownGroup, end_former_pods, end_of_leased_pods,
+};
 pub use container::cgroup::roots as cgroup_roots;
 pub use eviction::{Bound, Eviction, Signal, Threshold};
+pub use foreign::{CNI_PLUGIN, run_cni_plugin};
 pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};
 pub use shim::{SHIM, run_shim};
 

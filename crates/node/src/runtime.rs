@@ -1,4 +1,4 @@
-//! What runs the containers of pods: one trait, whose first implementation has a shim for each pod.
+//! What runs the containers of pods: one trait. The shims implement it, and so do the runtimes of others.
 //!
 //! A pod has one sandbox, in which its containers live, one life each at a time. A runtime outlives the agent: what it
 //! runs is found again by the next one.
@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::container::cgroup;
-use crate::container::{LogProgress, Terminal};
+use crate::container::{LogProgress, Resize};
+use crate::foreign;
 use crate::host::Command;
 use crate::oci;
 
@@ -40,7 +41,7 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     fn prepare<'a>(
         &'a self,
         uid: &'a str,
-        wanted: Option<oci::Wanted>,
+        wanted: Shape,
     ) -> BoxFuture<'a, Result<Vec<oci::Namespace>, RunError>>;
 
     /// The first process of a container that runs, as the host numbers it.
@@ -64,12 +65,14 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// Sends a signal to a container's processes. One that ended gets none.
     fn signal(&self, which: &Which, signal: i32);
 
-    /// Runs a command beside a container: as its user, with its environment, in its namespaces.
+    /// Runs a command beside a container: as its user, with its environment, in its namespaces. Who waits for it with a `limit`
+    /// kills it after that; a runtime that can't kill ends it by itself then.
     fn exec<'a>(
         &'a self,
         which: &'a Which,
         argv: Vec<String>,
         streams: Streams,
+        limit: Option<Duration>,
     ) -> BoxFuture<'a, Result<Session, RunError>>;
 
     /// What a container prints from now on, of each output that is wanted (stdout, stderr), and what it reads. None if
@@ -103,6 +106,11 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// What pods use of memory as a whole; only of those of which that is known.
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, cgroup::Memory>>;
 
+    /// What is to be said of a container whose end can't be known, as [`Runtime::exit`] has it.
+    fn lost(&self, _uid: &str) -> Lost {
+        Lost { reason: None, message: "the pod's shim ended, and the container with it" }
+    }
+
     /// Whether what it runs can stop with the host's lease by itself, whatever becomes of the agent.
     fn can_stop_with_lease(&self) -> bool {
         false
@@ -131,6 +139,26 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     fn end_all(&self) -> BoxFuture<'_, ()>;
 }
 
+/// What is said of a container that is lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost {
+    /// In the API's word, if it has one.
+    pub reason: Option<&'static str>,
+    /// For people.
+    pub message: &'static str,
+}
+
+/// What a pod's sandbox is to be.
+#[derive(Debug, Clone)]
+pub(crate) enum Shape {
+    /// Its containers are processes of the host, and share nothing more.
+    Process,
+    /// They have roots of their own.
+    Own(Box<oci::Wanted>),
+    /// The runtime of others has it.
+    Foreign(Box<foreign::Sandbox>),
+}
+
 /// How the three streams of a process are laid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Streams {
@@ -150,6 +178,8 @@ pub(crate) enum Program {
     Process(Box<Command>),
     /// One with a root of its own.
     Bundle(Bundle),
+    /// One of a runtime of others.
+    Foreign(Box<foreign::Container>),
 }
 
 /// A container as its bundle has it.
@@ -165,16 +195,6 @@ pub(crate) struct Bundle {
     pub cgroup: cgroup::Wanted,
     /// The container of its pod whose processes it is to be among.
     pub target: Option<Which>,
-}
-
-impl Program {
-    /// What its cgroup is to be given.
-    pub(crate) fn cgroup(&self) -> &cgroup::Wanted {
-        match self {
-            Program::Process(command) => &command.cgroup,
-            Program::Bundle(bundle) => &bundle.cgroup,
-        }
-    }
 }
 
 /// A container that was started.
@@ -298,7 +318,7 @@ pub(crate) struct Session {
     /// Its input.
     pub input: Option<InputWriter>,
     /// Its terminal, if that is what its streams are.
-    pub terminal: Option<Terminal>,
+    pub terminal: Option<Box<dyn Resize>>,
     /// Its end.
     pub end: Box<dyn SessionEnd>,
 }
@@ -310,6 +330,11 @@ pub(crate) trait SessionEnd: Send + Sync {
 
     /// Kills it.
     fn kill(&self);
+
+    /// Why its end isn't known, if there is a reason.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A container's own streams.
@@ -319,5 +344,5 @@ pub(crate) struct Attached {
     /// What it reads, if it asked for input.
     pub input: Option<InputWriter>,
     /// Its terminal, if it has one.
-    pub terminal: Option<Terminal>,
+    pub terminal: Option<Box<dyn Resize>>,
 }

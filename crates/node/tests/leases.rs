@@ -178,7 +178,7 @@ async fn a_pod_goes_on_under_the_next_agent_while_the_lease_does() {
     let (mut host, heartbeats, pids) = running().await;
     let data = host.folder.path().join("agent");
     drop(host.agent.take());
-    let page = node::end_former_pods(&data, &[]).await.expect("a lease by which something runs");
+    let page = node::end_former_pods(&data, &[], None).await.expect("a lease by which something runs");
     assert!(page.ends(7).is_some());
     host.switch_on();
     host.change("db-0", |pod| pod["status"]["phase"] = "Pending".into());
@@ -188,7 +188,7 @@ async fn a_pod_goes_on_under_the_next_agent_while_the_lease_does() {
     drop(host.agent.take());
     heartbeats.cease().await;
     page.set(7, Some(boottime()));
-    assert!(node::end_former_pods(&data, &[]).await.is_none(), "its lease is over");
+    assert!(node::end_former_pods(&data, &[], None).await.is_none(), "its lease is over");
     assert!(!pids.iter().any(|pid| is_alive(pid)) && host.shims().is_empty());
 }
 

@@ -296,12 +296,12 @@ async fn what_a_former_agent_left_ends_before_the_next_one_begins() {
     drop(host.agent.take());
     host.kill_shims();
     let data = host.folder.path().join("agent");
-    node::end_former_pods(&data, &[]).await;
+    node::end_former_pods(&data, &[], None).await;
     assert!(!is_alive(&left[1]), "found by its variables");
     if can_mount() {
         assert!(!is_alive(&left[0]), "found by its mounts");
     } else if is_alive(&left[0]) {
         let _ = std::process::Command::new("kill").args(["-9", left[0].trim()]).status();
     }
-    node::end_former_pods(Path::new("/nonexistent/holdfast"), &[]).await;
+    node::end_former_pods(Path::new("/nonexistent/holdfast"), &[], None).await;
 }

@@ -169,9 +169,9 @@ async fn a_pod_that_took_its_hosts_port_is_ended() {
     let thief = std::net::TcpListener::bind((format!("127.{}.0.1", host.net), 0)).unwrap();
     let port = thief.local_addr().unwrap();
     let free = std::net::SocketAddr::new(format!("127.{}.0.2", host.net).parse().unwrap(), port.port());
-    node::end_former_pods(&data, &[free]).await;
+    node::end_former_pods(&data, &[free], None).await;
     assert!(is_alive(&pid), "its shim holds it, and it is in nobody's way");
-    node::end_former_pods(&data, &[free, port]).await;
+    node::end_former_pods(&data, &[free, port], None).await;
     assert!(!is_alive(&pid) && host.shims().is_empty());
 }
 

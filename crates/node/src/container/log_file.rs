@@ -14,7 +14,7 @@ use tokio::sync::watch;
 /// containerd's `max_container_log_line_size`.
 const LONGEST_LINE: usize = 16 << 10;
 /// The kubelet's `containerLogMaxSize`.
-const LARGEST_FILE: u64 = 10 << 20;
+pub(crate) const LARGEST_FILE: u64 = 10 << 20;
 
 /// How far a container's log is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +43,7 @@ impl LogFile {
     /// # Errors
     /// If the file can't be made.
     pub(crate) fn open(folder: &Path, attempt: u32) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        for entry in fs::read_dir(folder)?.flatten() {
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.split('.').next()?.parse::<u32>().ok());
-            if number.is_some_and(|number| number + 1 < attempt) {
-                fs::remove_file(entry.path())?;
-            }
-        }
+        make_room(folder, attempt)?;
         LogFile::with_limit(folder.join(format!("{attempt}.log")), LARGEST_FILE)
     }
 
@@ -88,8 +81,7 @@ impl LogFile {
     }
 
     fn rotate(&mut self) {
-        let _ = fs::rename(aside(&self.path, 1), aside(&self.path, 2));
-        let _ = fs::rename(&self.path, aside(&self.path, 1));
+        set_aside(&self.path);
         if let Ok(file) =
             OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)
         {
@@ -98,6 +90,28 @@ impl LogFile {
             self.file = file;
         }
     }
+}
+
+/// Makes a container's folder of logs, and removes the logs before those of the attempt before this one.
+///
+/// # Errors
+/// If the folder can't be made, or a log can't be removed.
+pub(crate) fn make_room(folder: &Path, attempt: u32) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.split('.').next()?.parse::<u32>().ok());
+        if number.is_some_and(|number| number.saturating_add(1) < attempt) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets a file aside, and the one that was set aside before. What can't be moved stays.
+pub(crate) fn set_aside(path: &Path) {
+    let _ = fs::rename(aside(path, 1), aside(path, 2));
+    let _ = fs::rename(path, aside(path, 1));
 }
 
 /// The name of a file set aside; 1 is the youngest.

@@ -1,5 +1,6 @@
 //! Reading a container's log back, as `kubectl logs` asks for it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -46,6 +47,17 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
+/// A record's time as our own are. Runtimes of others write theirs with fewer digits, and in the host's time zone.
+fn normal(time: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if time.len() == LENGTH && time.last() == Some(&b'Z') {
+        return Some(Cow::Borrowed(time));
+    }
+    let time = str::from_utf8(time).ok()?.parse::<Timestamp>().ok()?;
+    Some(Cow::Owned(stamp(time).into_bytes()))
+}
+
+/// The length of a time of our own.
+const LENGTH: usize = "2026-01-01T00:00:00.000000000Z".len();
 /// How much is read at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -148,12 +160,13 @@ impl LogCursor {
     fn shown(&mut self, record: &[u8]) -> Option<Vec<u8>> {
         let mut parts = record.splitn(4, |b| *b == b' ');
         let (time, _stream, tag, line) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if self.options.since.as_ref().is_some_and(|since| time < since.as_bytes()) {
+        let time = normal(time)?;
+        if self.options.since.as_ref().is_some_and(|since| *time < *since.as_bytes()) {
             return None;
         }
         let mut shown = Vec::with_capacity(record.len());
         if self.options.timestamps && self.at_line_start {
-            shown.extend_from_slice(time);
+            shown.extend_from_slice(&time);
             shown.push(b' ');
         }
         self.at_line_start = tag != b"P";
@@ -200,6 +213,20 @@ mod tests {
         ] {
             assert_eq!(read(options.clone()), text, "{options:?}");
         }
+    }
+
+    #[test]
+    fn times_of_other_writers_are_compared_as_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = "2026-01-01T01:00:00.5+01:00 stdout F half past\nnot a time stdout F odd\n\
+                     2026-01-01T00:00:02Z stderr F two\n";
+        fs::write(folder.path().join("0.log"), lines).unwrap();
+        let since = Some(since_cut("2026-01-01T00:00:00.4Z".parse().unwrap()));
+        let options = LogOptions { since, timestamps: true, ..LogOptions::default() };
+        let mut cursor = LogCursor::open(folder.path(), 0, options).unwrap();
+        let text = String::from_utf8(cursor.next().unwrap().unwrap()).unwrap();
+        let shown = "2026-01-01T00:00:00.500000000Z half past\n2026-01-01T00:00:02.000000000Z two\n";
+        assert_eq!(text, shown);
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(crate) use expand::expand;
 pub(crate) use identity::{Accounts, Groups, folder_owner, id, more, of_pod, volume_group};
 pub(crate) use last_words::last_words;
 pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
-pub(crate) use log_file::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail};
+pub(crate) use log_file::{
+    LARGEST_FILE, LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail, make_room, set_aside,
+};
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
 pub(crate) use mount_table::is_shared;
 pub(crate) use names::{name_files, write_name_files};
@@ -41,5 +43,5 @@ pub(crate) use ownership::give_to_group;
 pub(crate) use quantity::in_units;
 pub(crate) use removal::remove_folder;
 pub(crate) use signals::{signal_group, stop_signal};
-pub(crate) use terminal::{Size, Terminal, open_terminal};
+pub(crate) use terminal::{Resize, Size, Terminal, open_terminal};
 pub(crate) use volumes::{is_in_memory, is_writable, materialise, refresh, volume_path};

@@ -21,6 +21,15 @@ pub(crate) struct Size {
     pub rows: u16,
 }
 
+/// Something whose size its user says.
+pub(crate) trait Resize: Send + Sync {
+    /// Changes its size; its processes are notified.
+    ///
+    /// # Errors
+    /// If whoever has it refuses.
+    fn resize(&self, to: Size) -> io::Result<()>;
+}
+
 /// A terminal: what its processes print is read, what is written they read. At most one task reads and one
 /// writes at a time.
 #[derive(Debug, Clone)]
@@ -61,12 +70,10 @@ impl Terminal {
         let master = unsafe { AsyncFd::register(master) }?;
         Ok(Terminal(Arc::new(master)))
     }
+}
 
-    /// Changes its size; its processes are notified.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub(crate) fn resize(&self, to: Size) -> io::Result<()> {
+impl Resize for Terminal {
+    fn resize(&self, to: Size) -> io::Result<()> {
         let size = libc::winsize { ws_row: to.rows, ws_col: to.columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the descriptor is open for as long as `self` lives, and the call only reads `size`.
         let result = unsafe { libc::ioctl(self.0.get_ref().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };

@@ -29,8 +29,8 @@ pub(crate) struct NodeIdentity {
     pub cgroups: String,
     /// The folder in which the volumes of claims lie.
     pub volumes: String,
-    /// Whether it runs containers.
-    pub runs_containers: bool,
+    /// The handlers of RuntimeClasses that it has.
+    pub handlers: Vec<&'static str>,
     /// What it says of the volumes of CSI drivers.
     pub csi: NodeVolumes,
     /// The epoch of its lease, which it holds, with which pods stop that must not run twice.
@@ -155,9 +155,7 @@ fn status(who: &NodeIdentity, machine: &MachineInfo, before: &Value, now: Timest
             "architecture": machine.architecture,
         }),
     );
-    // The one without a name is that of pods without a class.
-    let handlers: &[&str] = if who.runs_containers { &["", "host", "oci"] } else { &["host"] };
-    let handlers = handlers.iter().map(|name| json!({"name": name})).collect();
+    let handlers = who.handlers.iter().map(|name| json!({"name": name})).collect();
     status.insert("runtimeHandlers".into(), Value::Array(handlers));
     match who.csi.in_use.is_empty() {
         true => _ = status.remove("volumesInUse"),
@@ -271,7 +269,7 @@ mod tests {
             heartbeats: 2381,
             cgroups: "cpu,memory".into(),
             volumes: "/data/volumes".into(),
-            runs_containers: true,
+            handlers: vec!["", "host", "oci"],
             csi: NodeVolumes::default(),
             lease: None,
         }

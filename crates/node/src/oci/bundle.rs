@@ -14,7 +14,7 @@ use crate::container::rights;
 use crate::container::{Access, Bind, Origin, Propagation, in_units};
 
 /// What a container may not read, unless it is privileged.
-const MASKED: [&str; 11] = [
+pub(crate) const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
@@ -28,7 +28,8 @@ const MASKED: [&str; 11] = [
     "/sys/firmware",
 ];
 /// What it may not write.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The sandbox of a pod, as its shim holds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

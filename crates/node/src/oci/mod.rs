@@ -12,12 +12,12 @@ mod security;
 mod spec;
 
 pub(crate) use app_armor::{AppArmor, refused_by_app_armor};
-pub(crate) use bundle::{Parts, Sandbox, config_file, oom_score, spec};
+pub(crate) use bundle::{MASKED, Parts, READ_ONLY, Sandbox, config_file, oom_score, spec};
 pub(crate) use image::accounts;
 pub(crate) use probe::probe;
 pub(crate) use profiles::HostAppArmor;
 pub(crate) use run::{
     Bundle, Held, InMemory, PATH, WRITTEN, Wanted, exec, host_devices, processes_of, start,
 };
-pub(crate) use security::{Given, Security};
+pub(crate) use security::{Given, Security, Who};
 pub(crate) use spec::{ImageMount, Mapping, Namespace, NamespaceKind, Spec};

@@ -74,11 +74,8 @@ impl Security {
         }
         let who = Who::of(shared, own, given)?;
         let must_not_be_root = own.run_as_non_root.or(shared.run_as_non_root) == Some(true);
-        if must_not_be_root && let Some(why) = who.breaks_non_root(given.image_user) {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            return Err(format!("{why} (pod: \"{name}_{namespace}({uid})\", container: {})", container.name));
+        if must_not_be_root {
+            who.must_not_be_root(pod, container, given.image_user)?;
         }
         let privileged = own.privileged == Some(true);
         let capabilities = capabilities(own, privileged, given.capabilities)?;
@@ -100,13 +97,13 @@ impl Security {
 }
 
 /// A user, and the group that the image names with it.
-struct Who {
-    user: u32,
-    group: Option<u32>,
+pub(crate) struct Who {
+    pub user: u32,
+    pub group: Option<u32>,
     /// Whether the pod names the user, rather than the image.
-    is_asked: bool,
+    pub is_asked: bool,
     /// Whether the image names it by its number, or not at all.
-    is_number: bool,
+    pub is_number: bool,
 }
 
 impl Who {
@@ -137,6 +134,20 @@ impl Who {
             None => None,
         };
         Ok(Who { user, group, is_asked: false, is_number })
+    }
+
+    /// Refuses who may be root, in the kubelet's words.
+    pub(crate) fn must_not_be_root(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        image_user: &str,
+    ) -> Result<(), String> {
+        let Some(why) = self.breaks_non_root(image_user) else { return Ok(()) };
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        Err(format!("{why} (pod: \"{name}_{namespace}({uid})\", container: {})", container.name))
     }
 
     /// Why it is not sure that it isn't root, in the kubelet's words (`verifyRunAsNonRoot`).

@@ -60,7 +60,7 @@ impl PodHost {
         };
         let security = Security::of(pod, container, given).map_err(config)?;
         let streams = streams(container);
-        let binds = self.all_binds(pod, container, sources, &security, &lookup)?;
+        let binds = self.all_binds(Handler::Oci, container, sources, security.read_only_root, &lookup)?;
         let name = wanted.hostname.clone().unwrap_or_else(machine_name);
         let env = all_variables(env, name, &image.env, &security, streams);
         let sandbox = Sandbox {
@@ -104,31 +104,32 @@ impl PodHost {
     }
 
     /// All that is shown of the host's: volumes, the pod's names, and the file for last words.
-    fn all_binds(
+    pub(super) fn all_binds(
         &self,
-        pod: &Pod,
+        by: Handler,
         container: &Container,
         sources: crate::container::Sources<'_>,
-        security: &Security,
+        has_read_only_root: bool,
         lookup: &impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<Bind>, StartError> {
-        let mut binds = self.binds(Handler::Oci, container, sources, lookup)?;
+        let pod = sources.pod;
+        let mut binds = self.binds(by, container, sources, lookup)?;
         for (source, path) in name_files(&self.folders.pod(uid(pod))) {
             let target = PathBuf::from(path);
             if source.exists() && !binds.iter().any(|bind| bind.target == target) {
                 // As containerd has it; the kubelet's own file, of hosts, can always be written.
-                let is_fixed = security.read_only_root && path != "/etc/hosts";
+                let is_fixed = has_read_only_root && path != "/etc/hosts";
                 let access = if is_fixed { Access::ReadOnly } else { Access::Full };
                 let (what, source) = ("the pod's file", ConfinedPath::of(source));
                 binds.push(Bind::of_agent(what, source, target, access));
             }
         }
-        self.message_file(Handler::Oci, pod, container, &mut binds)?;
+        self.message_file(by, pod, container, &mut binds)?;
         Ok(binds)
     }
 
     /// A profile of system calls from the host's folder for them.
-    fn seccomp_profile(&self, name: &str) -> Result<String, String> {
+    pub(super) fn seccomp_profile(&self, name: &str) -> Result<String, String> {
         let root = self.folders.seccomp();
         let place = ConfinedPath { root: root.clone(), beneath: PathBuf::from(name) };
         place.read().map_err(|why| format!("it can't be read in {}: {why}", root.display()))

@@ -120,7 +120,7 @@ impl PodHost {
                 Handler::Host => {
                     "volumeDevices: processes of the host see all of its devices at their own paths"
                 }
-                Handler::Oci => "volumeDevices: this runtime shows no devices of volumes",
+                Handler::Oci | Handler::Foreign => "volumeDevices: this runtime shows no devices of volumes",
             }));
         }
         let pod = sources.pod;
@@ -133,6 +133,10 @@ impl PodHost {
                 let root = match (&volume.image, by) {
                     (Some(_), Handler::Oci) => {
                         self.folders.image_volume(uid(pod), &container.name, &volume.name)
+                    }
+                    (Some(_), Handler::Foreign) => {
+                        let why = "images as volumes aren't asked of this host's runtime; name a RuntimeClass with the handler oci";
+                        return Err(config(format!("volume {:?}: {why}", volume.name)));
                     }
                     (Some(_), Handler::Host) => {
                         let why = "a pod of RuntimeClass host runs no image, and has none as a volume";
@@ -210,7 +214,7 @@ impl PodHost {
         let source = made.map_err(|why| config(format!("can't make the termination log: {why}")))?;
         let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
         let target = PathBuf::from(path.unwrap_or("/dev/termination-log"));
-        let can_mount = by == Handler::Oci || self.powers.isolation != Isolation::None;
+        let can_mount = by != Handler::Host || self.powers.isolation != Isolation::None;
         if can_mount && !binds.iter().any(|bind| bind.target == target) {
             let (what, source) = ("the termination log", ConfinedPath::of(source));
             binds.push(Bind::of_agent(what, source, target, Access::Full));
@@ -235,12 +239,12 @@ fn propagation(
     let why = match (wanted, by) {
         ("None", _) => return Ok(Propagation::None),
         (_, Handler::Host) => "a pod of this runtime sees what is mounted when it starts",
-        ("HostToContainer", Handler::Oci) => return Ok(Propagation::FromHost),
-        ("Bidirectional", Handler::Oci) if origin != Origin::Host => "the volume is not on the host",
-        ("Bidirectional", Handler::Oci) if has_own_users => {
+        ("HostToContainer", Handler::Oci | Handler::Foreign) => return Ok(Propagation::FromHost),
+        ("Bidirectional", _) if origin != Origin::Host => "the volume is not on the host",
+        ("Bidirectional", _) if has_own_users => {
             "a pod with users of its own (hostUsers: false) may mount nothing for others"
         }
-        ("Bidirectional", Handler::Oci) => return Ok(Propagation::BothWays),
+        ("Bidirectional", _) => return Ok(Propagation::BothWays),
         _ => "it is not known",
     };
     Err(config(format!("mountPropagation {wanted} of volume {:?}: {why}; leave it out", mount.name)))

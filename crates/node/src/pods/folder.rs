@@ -33,6 +33,11 @@ impl Folders {
         self.data.join("addresses.json")
     }
 
+    /// Which runtime of others has pods of this host.
+    pub(crate) fn foreign(&self) -> PathBuf {
+        self.data.join("runtime.json")
+    }
+
     /// The folder of all pods' folders.
     pub(crate) fn pods(&self) -> PathBuf {
         self.data.join("pods")
@@ -104,7 +109,8 @@ impl Folders {
         self.pod_logs(pod).join(container)
     }
 
-    fn pod_logs(&self, pod: &Pod) -> PathBuf {
+    /// The folder of a pod's logs.
+    pub(crate) fn pod_logs(&self, pod: &Pod) -> PathBuf {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
         self.data.join("logs").join(format!("{namespace}_{name}_{}", uid(pod)))

@@ -20,23 +20,27 @@ pub(super) enum Handler {
     Host,
     /// Containers with a root of their own.
     Oci,
+    /// Those of a runtime of others, where the host has one.
+    Foreign,
 }
 
 impl Handler {
-    /// The pod's: `oci` if it names no class.
+    /// The pod's. If it names no class: `oci`, unless the host has a runtime of others.
     ///
     /// # Errors
     /// Why there is none on this host.
-    pub(super) fn of(pod: &Pod, state: &State) -> Result<Self, String> {
+    fn of(pod: &Pod, state: &State, has_foreign: bool) -> Result<Self, String> {
         let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
         if name.is_empty() {
-            return Ok(Handler::Oci);
+            return Ok(if has_foreign { Handler::Foreign } else { Handler::Oci });
         }
         let class = Reader::<RuntimeClass>::get(state, "", name);
         // The class `host` may be gone while pods of it run.
         match class.as_ref().map_or(name, |class| class.handler.as_str()) {
             "host" => Ok(Handler::Host),
             "oci" if class.is_some() => Ok(Handler::Oci),
+            // That one knows its handlers, and refuses others.
+            _ if has_foreign && class.is_some() => Ok(Handler::Foreign),
             _ => Err(format!(
                 "RuntimeClass {name:?} has no runtime on this host: hosts have the handlers \"oci\" (as pods without \
                  a class) and \"host\""
@@ -45,10 +49,30 @@ impl Handler {
     }
 }
 
+impl PodHost {
+    /// What runs a pod on this host.
+    ///
+    /// # Errors
+    /// Why nothing does.
+    pub(super) fn handler(&self, pod: &Pod, state: &State) -> Result<Handler, String> {
+        Handler::of(pod, state, self.foreign_images.is_some())
+    }
+
+    /// What the runtime of others calls the handler of a pod; empty for its own choice.
+    pub(super) fn foreign_handler(&self, pod: &Pod) -> String {
+        let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+        let class = Reader::<RuntimeClass>::get(&self.store.snapshot(), "", name);
+        class.map(|class| class.handler).filter(|handler| handler != CRI).unwrap_or_default()
+    }
+}
+
+/// The handler of a RuntimeClass for the runtime of others, whichever of its own handlers it takes.
+const CRI: &str = "cri";
+
 /// Why this host won't run the pod, if it won't.
 pub(super) fn refusal(host: &PodHost, pod: &Pod, state: &State) -> Option<String> {
-    match Handler::of(pod, state) {
-        Ok(Handler::Host) => None,
+    match host.handler(pod, state) {
+        Ok(Handler::Host | Handler::Foreign) => None,
         Ok(Handler::Oci) => host.containers.as_ref().err().map(|why| {
             format!(
                 "this host runs no containers: {why}. Processes of the host run without (spec.runtimeClassName: host)"
@@ -111,6 +135,24 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_pod_goes_to_the_runtime_of_others_unless_its_class_is_one_of_ours() {
+        let mut state = State::default();
+        for name in ["host", "oci", "kata"] {
+            let class = json!({"metadata": {"name": name}, "handler": name});
+            let key = objects::key("node.k8s.io", "runtimeclasses", "", name);
+            state.apply(&store::Txn::put(key, class.to_string())).unwrap();
+        }
+        let of = |class: Option<&str>, has_foreign| {
+            let pod = json!({"spec": {"containers": [], "runtimeClassName": class}});
+            Handler::of(&serde_json::from_value(pod).unwrap(), &state, has_foreign)
+        };
+        assert_eq!((of(None, false), of(None, true)), (Ok(Handler::Oci), Ok(Handler::Foreign)));
+        assert_eq!((of(Some("oci"), true), of(Some("host"), true)), (Ok(Handler::Oci), Ok(Handler::Host)));
+        assert_eq!(of(Some("kata"), true), Ok(Handler::Foreign));
+        assert!(of(Some("kata"), false).is_err() && of(Some("none"), true).is_err());
+    }
 
     #[test]
     fn a_host_that_is_short_of_something_takes_only_whom_it_must() {

@@ -10,7 +10,7 @@ use tracing::info_span;
 
 use super::PodHost;
 use super::handler::Handler;
-use crate::images::{Image, ImageError, PullSecret};
+use crate::images::{Image, ImageError, Images, PullSecret};
 use crate::pod::{NoImage, StartError, uid};
 
 /// Why a container waits for its image.
@@ -101,19 +101,33 @@ impl PodHost {
         Ok(found)
     }
 
+    /// The images of what runs a pod.
+    fn images_of(&self, pod: &Pod) -> Result<Arc<dyn Images>, String> {
+        match (self.handler(pod, &self.store.snapshot())?, &self.foreign_images) {
+            (Handler::Foreign, Some(images)) => Ok(images.clone()),
+            _ => self.containers.clone(),
+        }
+    }
+
     async fn kept(&self, pod: &Pod, asked: Asked<'_>, mark: PathBuf) -> Result<Arc<Image>, StartError> {
         loop {
             let image = self.found_or_pulled(pod, asked).await?;
-            if self.keep(asked.container, image.clone(), mark.clone()).await? {
+            if self.keep(pod, asked.container, image.clone(), mark.clone()).await? {
                 return Ok(image);
             }
             // It was removed between the two.
         }
     }
 
-    async fn keep(&self, container: &str, image: Arc<Image>, mark: PathBuf) -> Result<bool, StartError> {
+    async fn keep(
+        &self,
+        pod: &Pod,
+        container: &str,
+        image: Arc<Image>,
+        mark: PathBuf,
+    ) -> Result<bool, StartError> {
         let failed = |why: String| StartError::Run(format!("can't keep its image from being removed: {why}"));
-        let images = self.containers.clone().map_err(failed)?;
+        let images = self.images_of(pod).map_err(failed)?;
         let work = tasks::blocking(info_span!("keep an image", container), move || {
             if let Some(folder) = mark.parent() {
                 std::fs::create_dir_all(folder).map_err(|why| why.to_string())?;
@@ -126,7 +140,7 @@ impl PodHost {
     async fn found_or_pulled(&self, pod: &Pod, asked: Asked<'_>) -> Result<Arc<Image>, StartError> {
         let Asked { container, policy, .. } = asked;
         let name = asked.name.to_owned();
-        let images = self.containers.clone().map_err(|why| failed(&name, &ImageError::Other(why)))?;
+        let images = self.images_of(pod).map_err(|why| failed(&name, &ImageError::Other(why)))?;
         if policy != "Always" {
             let (of, find) = (name.clone(), images.clone());
             let found = tasks::blocking(info_span!("find an image", name), move || find.find(&of)).await;
@@ -182,7 +196,7 @@ impl PodHost {
 
     /// As [`complete`], for a container that a former agent started.
     pub(super) fn complete_from_image(&self, pod: &Pod, spec: &mut Container) {
-        if Handler::of(pod, &self.store.snapshot()) != Ok(Handler::Oci) {
+        if self.handler(pod, &self.store.snapshot()) != Ok(Handler::Oci) {
             return;
         }
         let Ok(images) = &self.containers else { return };

@@ -13,7 +13,7 @@ use crate::pod::uid;
 impl PodHost {
     /// Whether a pod can have volumes in memory: what processes of the host have is a folder on the disk.
     pub(crate) fn has_memory(&self, pod: &Pod, state: &State) -> bool {
-        Handler::of(pod, state) == Ok(Handler::Oci)
+        self.handler(pod, state) == Ok(Handler::Oci)
     }
 
     /// What its shim is to make.

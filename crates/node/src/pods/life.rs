@@ -17,7 +17,7 @@ use crate::container::last_words;
 use crate::images::Image;
 use crate::pod::{ContainerEnd, Failure, PrepareError, Resized, Resizing, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
-use crate::runtime::{Begun, Bundle, Exit, Program, RunError, Which};
+use crate::runtime::{Begun, Bundle, Exit, Lost, Program, RunError, Shape, Which};
 
 /// Why a container ended that stopped with its host's lease: in its status, and of the Event about it.
 const LEASE_ENDED: &str = "HostLeaseEnded";
@@ -155,8 +155,8 @@ pub(super) fn outcome(
             host.tell(pod, Some(&which.container), true, LEASE_ENDED, told);
             return ContainerEnd { code, signal, message, reason: Some(LEASE_ENDED), at: None };
         }
-        let message = "the pod's shim ended, and the container with it".into();
-        return ContainerEnd { code, signal, message, ..ContainerEnd::default() };
+        let Lost { reason, message } = host.runtime.lost(&which.uid);
+        return ContainerEnd { code, signal, message: message.into(), reason, at: None };
     };
     let fallback = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
     let file = host.folders.message(&which.uid, &which.container);
@@ -185,36 +185,49 @@ async fn make(
         RunError::Target(why) => StartError::Create(why),
         RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),
     };
-    let handler = Handler::of(pod, &host.store.snapshot()).map_err(StartError::Config)?;
-    // Processes of the host see each other anyway.
-    let (image, target, sandbox) = match handler {
-        Handler::Host => (None, None, None),
+    let handler = host.handler(pod, &host.store.snapshot()).map_err(StartError::Config)?;
+    let (on_host, of_pod) = (host.clone(), pod.clone());
+    let span = info_span!("prepare command", container = which.container);
+    let (image, prepared) = match handler {
+        Handler::Host => {
+            let make = move || {
+                let command = on_host.command(&of_pod, &spec, address);
+                command.map(|command| Program::Process(Box::new(command)))
+            };
+            (None, tasks::blocking(span, make).await)
+        }
         Handler::Oci => {
             let image = host.image(pod, &spec).await?;
             let volumes = host.image_volumes(pod, &spec).await?;
             let wanted = host.sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its shim died.
-            let mut namespaces = host.hold(pod, Some(wanted.clone()), address).await.map_err(run)?;
+            let shape = Shape::Own(Box::new(wanted.clone()));
+            let mut namespaces = host.hold(pod, shape, address).await.map_err(run)?;
             let target = host.target(pod, which).map_err(run)?;
             namespaces.extend(target.as_ref().map(|(_, processes)| processes.clone()));
-            (Some(image), target.map(|(target, _)| target), Some((volumes, wanted, namespaces)))
+            let target = target.map(|(target, _)| target);
+            let found = image.clone();
+            let make = move || {
+                let bundle =
+                    on_host.bundle(&of_pod, &spec, address, (&*found, &*volumes), (&wanted, namespaces));
+                bundle.map(|bundle| Program::Bundle(Bundle { target, ..bundle }))
+            };
+            (Some(image), tasks::blocking(span, make).await)
+        }
+        Handler::Foreign => {
+            let image = host.image(pod, &spec).await?;
+            let wanted = host.foreign_sandbox(pod).map_err(StartError::Config)?;
+            // It is there, unless its own process died.
+            host.hold(pod, Shape::Foreign(Box::new(wanted.clone())), address).await.map_err(run)?;
+            let found = image.clone();
+            let make = move || {
+                let container = on_host.foreign_container(&of_pod, &spec, address, &found, wanted);
+                container.map(|container| Program::Foreign(Box::new(container)))
+            };
+            (Some(image), tasks::blocking(span, make).await)
         }
     };
-    let (on_host, of_pod, found) = (host.clone(), pod.clone(), image.clone());
-    let prepared =
-        tasks::blocking(info_span!("prepare command", container = which.container), move || {
-            match (&found, sandbox) {
-                (Some(image), Some((volumes, wanted, namespaces))) => {
-                    let images = (&**image, &*volumes);
-                    let bundle = on_host.bundle(&of_pod, &spec, address, images, (&wanted, namespaces));
-                    bundle.map(|bundle| Program::Bundle(Bundle { target, ..bundle }))
-                }
-                _ => on_host
-                    .command(&of_pod, &spec, address)
-                    .map(|command| Program::Process(Box::new(command))),
-            }
-        });
-    let program = prepared.await.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
+    let program = prepared.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
     let log = host.folders.logs(pod, &which.container);
     let begun = host.runtime.start(which, program, log).await.map_err(run)?;
     Ok((begun, image))

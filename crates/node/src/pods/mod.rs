@@ -7,6 +7,7 @@ mod command;
 mod desk;
 mod entry;
 mod folder;
+mod foreign;
 mod handler;
 mod image;
 mod in_memory;

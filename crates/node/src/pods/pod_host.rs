@@ -26,7 +26,7 @@ use crate::host::Powers;
 use crate::images::Images;
 use crate::oci::HostAppArmor;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
-use crate::runtime::{RunError, Runtime};
+use crate::runtime::{RunError, Runtime, Shape};
 use crate::stats::{Rates, StorageBook};
 
 /// What every pod of this host shares.
@@ -46,6 +46,8 @@ pub(crate) struct PodHost {
     /// The images of containers with a root of their own, or why this host runs none.
     pub containers: Result<Arc<dyn Images>, String>,
     pub app_armor: HostAppArmor,
+    /// The images of the runtime of others, if this host has one.
+    pub foreign_images: Option<Arc<dyn Images>>,
     pub user_ranges: UserRanges,
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,
@@ -210,8 +212,13 @@ impl PodHost {
             let (owner, group) = if chown { folder_owner(&pod) } else { (None, None) };
             host.folders.make(uid(&pod), owner, group).map_err(|why| files(&why))?;
             let folder = host.folders.pod(uid(&pod));
-            let own_root = host.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
-            let name = own_root.map(|wanted| wanted.hostname.unwrap_or_else(machine_name));
+            let name = match host.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)? {
+                Shape::Process => None,
+                Shape::Own(wanted) => Some(wanted.hostname.unwrap_or_else(machine_name)),
+                Shape::Foreign(wanted) => Some(
+                    Some(wanted.config.hostname).filter(|name| !name.is_empty()).unwrap_or_else(machine_name),
+                ),
+            };
             let names = write_name_files(&folder, &pod, address, &host.cluster_dns, name.as_deref());
             for (reason, message) in names.map_err(|why| files(&why))? {
                 host.tell(&pod, None, true, reason, message);

@@ -11,13 +11,13 @@ use super::sysctls::{OfPod, sysctls};
 use crate::addresses::HostPort;
 use crate::oci::{AppArmor, Mapping, Namespace, NamespaceKind, Wanted, refused_by_app_armor};
 use crate::pod::{Failure, domain, hostname, target, uid};
-use crate::runtime::{RunError, Which};
+use crate::runtime::{RunError, Shape, Which};
 
 /// The longest name that Linux takes.
 const LONGEST_HOSTNAME: usize = 63;
 
 /// Whether a pod asks for something of the host's instead of its own.
-fn asks(pod: &Pod, what: impl Fn(&PodSpec) -> Option<bool>) -> bool {
+pub(super) fn asks(pod: &Pod, what: impl Fn(&PodSpec) -> Option<bool>) -> bool {
     pod.spec.as_ref().and_then(what) == Some(true)
 }
 
@@ -27,11 +27,12 @@ pub(super) fn sees_host_processes(pod: &Pod) -> bool {
 
 impl PodHost {
     /// What a pod's sandbox is to be, where its containers share one. Blocks a moment, for what a disk has in memory.
-    pub(super) fn wanted_sandbox(&self, pod: &Pod) -> Result<Option<Wanted>, String> {
-        match Handler::of(pod, &self.store.snapshot())? {
-            Handler::Host => Ok(None),
-            Handler::Oci => self.sandbox(pod).map(Some),
-        }
+    pub(super) fn wanted_sandbox(&self, pod: &Pod) -> Result<Shape, String> {
+        Ok(match self.handler(pod, &self.store.snapshot())? {
+            Handler::Host => Shape::Process,
+            Handler::Oci => Shape::Own(Box::new(self.sandbox(pod)?)),
+            Handler::Foreign => Shape::Foreign(Box::new(self.foreign_sandbox(pod)?)),
+        })
     }
 
     /// What the sandbox of a pod is to be.
@@ -68,7 +69,7 @@ impl PodHost {
     }
 
     /// Whether a pod has a network of its own; if not, why its parameters can't be set.
-    fn own_network(&self, pod: &Pod) -> Result<(), String> {
+    pub(super) fn own_network(&self, pod: &Pod) -> Result<(), String> {
         match &self.own_networks {
             _ if asks(pod, |spec| spec.host_network) => Err("not allowed with host net enabled".to_owned()),
             Ok(()) => Ok(()),
@@ -78,11 +79,11 @@ impl PodHost {
         }
     }
 
-    fn host_ports(&self, pod: &Pod) -> Result<Vec<HostPort>, String> {
+    pub(super) fn host_ports(&self, pod: &Pod) -> Result<Vec<HostPort>, String> {
         host_ports(pod, |address| self.network.check_host_ip(address))
     }
 
-    fn sysctls(&self, pod: &Pod, users: Option<Mapping>) -> Result<Vec<(String, String)>, String> {
+    pub(super) fn sysctls(&self, pod: &Pod, users: Option<Mapping>) -> Result<Vec<(String, String)>, String> {
         let network = self.own_network(pod);
         let own = OfPod {
             ipc: !asks(pod, |spec| spec.host_ipc),
@@ -95,7 +96,8 @@ impl PodHost {
 
     /// Why this host never runs the pod, if it doesn't, as the kubelet decides on admission: then the pod fails at once.
     pub(super) fn rejection(&self, pod: &Pod) -> Option<Failure> {
-        let Ok(Handler::Oci) = Handler::of(pod, &self.store.snapshot()) else { return None };
+        let handler = self.handler(pod, &self.store.snapshot());
+        let Ok(Handler::Oci | Handler::Foreign) = handler else { return None };
         let refused = |reason| move |message| Failure { reason, message, is_disruption: false };
         let sysctls = self.sysctls(pod, None).err().map(refused("SysctlForbidden"));
         sysctls.or_else(|| refused_by_app_armor(pod, self.app_armor.is_enabled()).map(refused("AppArmor")))
@@ -126,7 +128,7 @@ impl PodHost {
     pub(super) async fn hold(
         &self,
         pod: &Pod,
-        wanted: Option<Wanted>,
+        wanted: Shape,
         address: IpAddr,
     ) -> Result<Vec<Namespace>, RunError> {
         let uid = uid(pod);
@@ -180,7 +182,7 @@ fn host_ports(pod: &Pod, check: impl Fn(IpAddr) -> Result<(), String>) -> Result
 }
 
 /// The host name of a pod: a full one where it asks for that.
-fn own_hostname(pod: &Pod) -> Result<String, String> {
+pub(super) fn own_hostname(pod: &Pod) -> Result<String, String> {
     let name = hostname(pod);
     let (true, Some(domain)) = (asks(pod, |spec| spec.set_hostname_as_fqdn), domain(pod)) else {
         return Ok(name);

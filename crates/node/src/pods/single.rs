@@ -15,6 +15,7 @@ use store::{Revision, State};
 
 use super::PodHost;
 use super::entry::Entry;
+use super::handler::Handler;
 use crate::agent::HostLease;
 use crate::pod::{WITHOUT_LEASE, is_over, stops_with, uid};
 
@@ -87,7 +88,7 @@ impl Entry {
         }
         let (record, pod, lease) = (&mut self.record, &*self.pod, host.lease.as_ref());
         let bound = host.runtime.bound(uid(pod));
-        let has_said = record.is_single || host.runtime.can_stop_with_lease() && promises(pod).is_some();
+        let has_said = record.is_single || host.can_stop_with_lease(pod) && promises(pod).is_some();
         // What was made without goes on without, and what is being made is as it was asked for.
         let begins = || !is_over(pod) && !record.is_being_made() && host.is_to_be_single(pod);
         record.is_single = is_single(bound, has_said, begins);
@@ -117,11 +118,18 @@ impl Entry {
 }
 
 impl PodHost {
+    /// Whether what runs a pod here can stop with the host's lease by itself. In a runtime of others nothing of ours is beside a pod that could
+    /// kill it then: such a pod promises nothing, so nobody takes it for stopped before its host says so.
+    fn can_stop_with_lease(&self, pod: &Pod) -> bool {
+        let handler = self.handler(pod, &self.store.snapshot());
+        self.runtime.can_stop_with_lease() && handler != Ok(Handler::Foreign)
+    }
+
     /// Whether a pod of which nothing is left, or was made yet, is to stop with this host's lease. Where nobody could ever fence this host, that would
     /// cost pods and win none.
     fn is_to_be_single(&self, pod: &Pod) -> bool {
         let of_host = |lease: &HostLease| can_be_fenced(&lease.members.borrow());
-        self.runtime.can_stop_with_lease()
+        self.can_stop_with_lease(pod)
             && self.lease.as_ref().is_some_and(of_host)
             && must_not_run_twice(pod, &self.store.snapshot())
     }
@@ -134,6 +142,9 @@ impl PodHost {
         if let Some(bound) = self.runtime.bound(uid(pod)) {
             // What is bound is past all that, and its keeper goes on looking.
             return Ok(bound);
+        }
+        if promises(pod).is_some() && self.handler(pod, &self.store.snapshot()) == Ok(Handler::Foreign) {
+            return Err("it has said that it stops with this host's lease, which it can't in this host's runtime: delete it".into());
         }
         let (true, Some(lease)) = (is_single, self.lease.clone()) else { return Ok(None) };
         let (mut registered, mut states) = (self.registered.clone(), self.store.states());

@@ -123,7 +123,7 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 }
 
 async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), String> {
-    let made = target.runtime.exec(&target.which, argv.to_vec(), Streams::Outputs).await;
+    let made = target.runtime.exec(&target.which, argv.to_vec(), Streams::Outputs, Some(limit)).await;
     let session = made.map_err(|error| error.to_string())?;
     let (stdout, stderr) = session.outputs;
     let work = async { tokio::join!(head(stdout), head(stderr), session.end.exit()) };
@@ -135,7 +135,7 @@ async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), S
             signal => format!("signal: {signal}"),
         }),
         Ok((out, err, Some(_))) => Err(format!("{out}{err}")),
-        Ok((.., None)) => Err("the container ended".into()),
+        Ok((.., None)) => Err(session.end.failure().unwrap_or_else(|| "the container ended".into())),
         Err(_) => {
             session.end.kill();
             session.end.exit().await;

@@ -23,13 +23,13 @@ use super::launch::Launcher;
 use super::link::Link;
 use super::session::{CommandEnd, Ours, begun, exit, output_pipe, system};
 use super::usage::Running;
-use crate::container::cgroup::{Amounts, Cgroups, Memory};
-use crate::container::{LogProgress, Terminal, end_leftovers};
+use crate::container::cgroup::{self, Amounts, Cgroups, Memory};
+use crate::container::{LogProgress, Resize, Terminal, end_leftovers};
 use crate::host::Isolation;
-use crate::oci::{Namespace, Wanted};
+use crate::oci::Namespace;
 use crate::runtime::{
-    Attached, Begun, Exit, Found, OutputReader, Program, RunError, Runtime, Session, Streams, Trouble, Usage,
-    Which,
+    Attached, Begun, Bundle, Exit, Found, OutputReader, Program, RunError, Runtime, Session, Shape, Streams,
+    Trouble, Usage, Which,
 };
 use crate::shim::wire::{Answer, Ask, Life, Told};
 
@@ -76,6 +76,14 @@ fn life(which: &Which) -> Life {
     Life { container: which.container.clone(), attempt: which.attempt }
 }
 
+fn not_ours() -> RunError {
+    system("it is another runtime's")
+}
+
+fn resized(terminal: Terminal) -> Box<dyn Resize> {
+    Box::new(terminal)
+}
+
 impl ShimRuntime {
     /// A runtime whose pods have their folders in `pods`, and whose shims are `program`. Without `cgroups` the pods go without; without a
     /// `lease` none stops with it.
@@ -109,6 +117,11 @@ impl ShimRuntime {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a pod has its shim here, or had one.
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.link(uid).is_some()
+    }
+
     fn link(&self, uid: &str) -> Option<Arc<Link>> {
         self.slots().get(uid).and_then(|slot| slot.link().clone())
     }
@@ -124,10 +137,10 @@ impl ShimRuntime {
     }
 
     /// The cgroups of a container that is about to start, if it has any.
-    async fn cgroup(&self, which: &Which, program: &Program) -> io::Result<Vec<OwnedFd>> {
+    async fn cgroup(&self, which: &Which, wanted: &cgroup::Wanted) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
         cgroups.remove_former(&which.uid, &which.container).await;
-        let (which, wanted) = (which.clone(), *program.cgroup());
+        let (which, wanted) = (which.clone(), *wanted);
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
         let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
         tasks::blocking(span, made).await.map_err(io::Error::other)?
@@ -209,15 +222,15 @@ impl ShimRuntime {
 }
 
 impl Runtime for ShimRuntime {
-    fn prepare<'a>(
-        &'a self,
-        uid: &'a str,
-        wanted: Option<Wanted>,
-    ) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
+    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
         async move {
             let link = self.sandbox(uid).await?;
-            let Some(wanted) = wanted else { return Ok(Vec::new()) };
-            match link.ask(&Ask::Sandbox(Box::new(wanted)), Vec::new()).await {
+            let wanted = match wanted {
+                Shape::Process => return Ok(Vec::new()),
+                Shape::Own(wanted) => wanted,
+                Shape::Foreign(_) => return Err(not_ours()),
+            };
+            match link.ask(&Ask::Sandbox(wanted), Vec::new()).await {
                 Some((Answer::Sandbox(namespaces), _)) => Ok(namespaces),
                 reply => Err(begun(reply)
                     .err()
@@ -250,20 +263,20 @@ impl Runtime for ShimRuntime {
     ) -> BoxFuture<'a, Result<Begun, RunError>> {
         async move {
             let link = self.sandbox(&which.uid).await?;
-            let cgroup = self.cgroup(which, &program).await;
-            let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
             let life = life(which);
-            let ask = match program {
-                Program::Process(command) => Ask::Start { life, command, isolation: self.isolation, log },
-                Program::Bundle(bundle) => Ask::StartBundle {
-                    life,
-                    folder: bundle.folder,
-                    layers: bundle.layers,
-                    streams: bundle.streams,
-                    log,
-                    target: bundle.target.as_ref().map(self::life),
-                },
+            let (ask, wanted) = match program {
+                Program::Process(command) => {
+                    let wanted = command.cgroup;
+                    (Ask::Start { life, command, isolation: self.isolation, log }, wanted)
+                }
+                Program::Bundle(Bundle { folder, layers, streams, cgroup, target }) => {
+                    let target = target.as_ref().map(self::life);
+                    (Ask::StartBundle { life, folder, layers, streams, log, target }, cgroup)
+                }
+                Program::Foreign(_) => return Err(not_ours()),
             };
+            let cgroup = self.cgroup(which, &wanted).await;
+            let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
             let begun = begun(link.ask(&ask, cgroup).await)?;
             self.running.begin(which, begun);
             Ok(begun)
@@ -302,6 +315,7 @@ impl Runtime for ShimRuntime {
         which: &'a Which,
         argv: Vec<String>,
         streams: Streams,
+        _: Option<Duration>,
     ) -> BoxFuture<'a, Result<Session, RunError>> {
         async move {
             let link = self.link(&which.uid).ok_or(RunError::Gone)?;
@@ -311,7 +325,12 @@ impl Runtime for ShimRuntime {
             // dropped.
             let end = Box::new(CommandEnd { link, number });
             begun(answer.await.ok())?;
-            Ok(Session { outputs: ours.outputs, input: ours.input, terminal: ours.terminal, end })
+            Ok(Session {
+                outputs: ours.outputs,
+                input: ours.input,
+                terminal: ours.terminal.map(resized),
+                end,
+            })
         }
         .boxed()
     }
@@ -340,7 +359,7 @@ impl Runtime for ShimRuntime {
                 if nix::unistd::isatty(&file).unwrap_or(false) {
                     let terminal = Terminal::of(file).ok()?;
                     attached.input = Some(Box::pin(terminal.clone()));
-                    attached.terminal = Some(terminal);
+                    attached.terminal = Some(resized(terminal));
                 } else {
                     attached.input = Some(Box::pin(pipe::Sender::from_owned_fd(file).ok()?));
                 }

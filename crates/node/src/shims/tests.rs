@@ -19,7 +19,7 @@ use super::link::Link;
 use super::runtime::ShimRuntime;
 use crate::container::POD_FOLDER;
 use crate::host::Isolation;
-use crate::runtime::{RunError, Runtime};
+use crate::runtime::{RunError, Runtime, Shape};
 use crate::shim::wire::{Answer, Outbox, SOCKET, VERSION, encode};
 
 /// Listens as the shim of the pod with this folder, and answers the first question of each connection with that; to the rest it says nothing.
@@ -135,7 +135,7 @@ async fn while_a_shim_of_a_former_lease_is_there_the_next_one_waits() {
     let runtime = ShimRuntime::new(pods, program, Isolation::probe(), None, Some(page)).unwrap();
     assert!(runtime.found().await.is_empty());
     assert_eq!((runtime.bound("u"), runtime.bound("other")), (Some(Some(7)), None));
-    assert_eq!(runtime.prepare("u", None).await, Ok(Vec::new()));
+    assert_eq!(runtime.prepare("u", Shape::Process).await, Ok(Vec::new()));
     runtime.bind("u", Some(8));
-    assert!(matches!(runtime.prepare("u", None).await, Err(RunError::Lease(_))));
+    assert!(matches!(runtime.prepare("u", Shape::Process).await, Err(RunError::Lease(_))));
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
-use crate::container::{Size, Source, Tail, Terminal};
+use crate::container::{Resize, Size, Source, Tail};
 use crate::runtime::{InputWriter, Runtime, Streams, Which};
 
 /// Runs a command until it ends, its container does or its caller is gone. Once this has returned, it is dead, and so
@@ -23,7 +23,7 @@ pub(super) async fn exec(
 ) -> Outcome {
     let streams = if terminal { Streams::Terminal } else { Streams::Pipes };
     let failed = |why: String| Outcome::Failed(format!("error executing command in container: {why}"));
-    let session = match runtime.exec(&which, argv, streams).await {
+    let session = match runtime.exec(&which, argv, streams, None).await {
         Ok(session) => session,
         Err(error) => return failed(error.to_string()),
     };
@@ -56,7 +56,7 @@ pub(super) async fn exec(
     };
     match ended {
         Some(exit) => Outcome::Exited(exit.code),
-        None => failed("its end is not known".into()),
+        None => failed(session.end.failure().unwrap_or_else(|| "its end is not known".into())),
     }
 }
 
@@ -92,7 +92,7 @@ async fn feed(input: Option<mpsc::Receiver<Bytes>>, writer: Option<InputWriter>)
 }
 
 /// Brings the terminal to the caller's size.
-pub(super) async fn follow_size(mut size: watch::Receiver<Option<Size>>, terminal: Option<Terminal>) {
+pub(super) async fn follow_size(mut size: watch::Receiver<Option<Size>>, terminal: Option<Box<dyn Resize>>) {
     let Some(terminal) = terminal else { return };
     loop {
         let wanted = *size.borrow_and_update();

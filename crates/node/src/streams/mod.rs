@@ -12,4 +12,6 @@ mod spdy;
 mod websocket;
 
 pub(crate) use answer::answer;
+pub(crate) use outcome::Outcome;
+pub(crate) use spdy::{Ends, Remote, Wanted as WantedStreams, connect as connect_streams};
 pub use spdy::{read_spdy, spdy};

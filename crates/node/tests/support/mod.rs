@@ -22,7 +22,7 @@ use futures::future::{BoxFuture, FutureExt};
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
 use network::PodLinks;
-use node::{Agent, Eviction, HostLease, HostPort, Options, PodAddresses, ShutdownGroup};
+use node::{Agent, Eviction, Foreign, HostLease, HostPort, Options, PodAddresses, ShutdownGroup};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -112,6 +112,8 @@ pub struct TestHost {
     pub pods: Option<IpNet>,
     /// Where its pods' cgroups are made, if anywhere.
     pub cgroups: Vec<PathBuf>,
+    /// The runtime of others that it has, if any.
+    pub foreign: Option<Foreign>,
     /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
     pub eviction: Eviction,
     /// In which order its pods end as it shuts down.
@@ -147,6 +149,7 @@ impl TestHost {
             net: NETS.fetch_add(1, Ordering::Relaxed),
             pods: None,
             cgroups: Vec::new(),
+            foreign: None,
             eviction: Eviction {
                 thresholds: Vec::new(),
                 every: Duration::from_millis(100),
@@ -177,6 +180,7 @@ impl TestHost {
             program: env!("CARGO_BIN_EXE_pod-shim").into(),
             programs: self.folder.path().join("programs"),
             images: Ok(Arc::new(image::TestImages(self.folder.path().join("images")))),
+            foreign: self.foreign.clone(),
             cgroups: self.cgroups.clone(),
             eviction: self.eviction.clone(),
             shutdown: self.shutdown.clone(),

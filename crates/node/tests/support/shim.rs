@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    node::run_shim().unwrap_or(ExitCode::FAILURE)
+    node::run_shim().or_else(node::run_cni_plugin).unwrap_or(ExitCode::FAILURE)
 }

@@ -17,7 +17,7 @@ const MOST_STREAMS: usize = 512;
 /// How many pieces may lie ready for a stream until the connection waits for it.
 const AHEAD: usize = 16;
 /// How many frames may lie ready to be sent.
-const QUEUE: usize = 8;
+pub(super) const QUEUE: usize = 8;
 /// How often the caller is asked whether it is there (see the WebSocket's).
 const PING: Duration = Duration::from_secs(5);
 /// How long the rest may take once a session is over.
@@ -83,7 +83,8 @@ pub(super) async fn serve<S: Future<Output = ()>>(
     let (mut incoming, outgoing) = transport.split();
     let (frames, queue) = mpsc::channel(QUEUE);
     let (opened, streams) = mpsc::channel(1);
-    let mut speaking = pin!(speak(outgoing, queue));
+    // The side that answers counts its questions in even numbers.
+    let mut speaking = pin!(speak(outgoing, queue, 0));
     let is_over = tokio::select! {
         listened = listen(&mut incoming, &frames, opened) => {
             if let Err(error) = listened {
@@ -104,11 +105,10 @@ pub(super) async fn serve<S: Future<Output = ()>>(
     }
 }
 
-/// Sends frames for as long as there are any to come.
-async fn speak(mut outgoing: Outgoing, mut queue: mpsc::Receiver<Bytes>) {
+/// Sends frames for as long as there are any to come, and asks now and then whether the other side is there, by every second
+/// number after `id`.
+pub(super) async fn speak(mut outgoing: Outgoing, mut queue: mpsc::Receiver<Bytes>, mut id: u32) {
     let mut tick = tokio::time::interval(PING);
-    // The side that answers counts in even numbers.
-    let mut id = 0_u32;
     loop {
         let frame = tokio::select! {
             frame = queue.recv() => match frame {

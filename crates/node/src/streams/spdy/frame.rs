@@ -141,6 +141,12 @@ pub(super) fn data(stream: u32, fin: bool, bytes: &[u8]) -> Bytes {
     frame.freeze()
 }
 
+/// Opens a stream with these headers, compressed.
+pub(super) fn open(stream: u32, block: &[u8]) -> Bytes {
+    // No stream that it belongs to, and no priority.
+    control(SYN_STREAM, &[&stream.to_be_bytes(), &[0; 6], block])
+}
+
 /// The answer to a stream that was opened.
 pub(super) fn reply(stream: u32, block: &[u8]) -> Bytes {
     control(SYN_REPLY, &[&stream.to_be_bytes(), block])

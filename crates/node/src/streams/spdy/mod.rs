@@ -2,6 +2,7 @@
 //! There is no flow control in it (no client of Kubernetes does any): a slow end slows the connection.
 
 mod anything;
+mod client;
 mod connection;
 mod dictionary;
 mod frame;
@@ -10,5 +11,6 @@ mod sessions;
 mod transport;
 
 pub use anything::{read_spdy, spdy};
+pub(crate) use client::{Ends, Remote, Wanted, connect};
 pub(super) use sessions::{forward, process};
 pub(super) use transport::Transport;

@@ -1,0 +1,52 @@
+//! The runtime of others, by the CRI: containerd, CRI-O. It has the sandboxes and the containers, their images and their logs' files;
+//! the agent has all that the kubelet has: volumes, names, probes, ends, and the pod's network, which it lays into the sandbox.
+
+mod cni;
+mod former;
+mod lives;
+mod resources;
+mod runtime;
+mod sandboxes;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use cri::messages::{ContainerConfig, PodSandboxConfig};
+
+pub use cni::{CNI_PLUGIN, run_cni_plugin};
+pub(crate) use former::{end_former, keep};
+pub(crate) use resources::resources;
+pub(crate) use runtime::ForeignRuntime;
+
+use crate::runtime::Streams;
+
+/// A pod's sandbox, as its runtime is asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sandbox {
+    pub config: PodSandboxConfig,
+    /// Which of the runtime's handlers; its own choice if empty.
+    pub handler: String,
+    /// Whether it has a network of its own.
+    pub network: bool,
+}
+
+/// A container in a sandbox, likewise.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Container {
+    pub config: ContainerConfig,
+    /// Its sandbox's.
+    pub sandbox: PodSandboxConfig,
+    pub streams: Streams,
+    /// The container whose processes it sees too.
+    pub target: Option<String>,
+}
+
+/// The pod's uid among a sandbox's and a container's labels, and its siblings: the kubelet's, which tools know.
+pub(crate) const POD_UID: &str = "io.kubernetes.pod.uid";
+pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
+pub(crate) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// Whose it is: hosts may share a runtime.
+const NODE: &str = "dev.holdfast.node";
+/// How a container's streams are laid, among its annotations.
+const STREAMS: &str = "dev.holdfast.streams";

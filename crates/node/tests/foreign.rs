@@ -1,0 +1,398 @@
+//! Pods in containerd, on a host whose network is one of the test's own.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::{Client, Endpoint};
+use futures::future::{BoxFuture, FutureExt};
+use futures::{SinkExt, StreamExt};
+use network::PodLinks;
+use nix::sched::{CloneFlags, unshare};
+use node::{Foreign, Image, ImageError, Images, Present, PullSecret};
+use serde_json::{Value, json};
+use support::image::{can_contain, make_root};
+use support::{Addresses, Network, PATIENCE, TestHost, is_ready, main_status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+/// Debian's package `containernetworking-plugins` has it; containerd wants it for every sandbox.
+const LOOPBACK: [&str; 2] = ["/usr/lib/cni/loopback", "/opt/cni/bin/loopback"];
+/// The image, which is the sandboxes' too.
+const BOX: &str = "docker.io/library/box:v1";
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A containerd of the test's own, in a mount namespace of its own, so that nothing stays mounted.
+struct Containerd {
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Containerd {
+    fn start(folder: &Path, loopback: &Path) -> Self {
+        let place = |name: &str| folder.join(name).display().to_string();
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        symlink(loopback, folder.join("bin/loopback")).unwrap();
+        let config = format!(
+            r#"
+version = 2
+root = "{root}"
+state = "{state}"
+[grpc]
+address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{opt}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{BOX}"
+# Where the machine's root may not lower it, as in a container.
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{bin}"
+conf_dir = "{conf}"
+"#,
+            root = place("root"),
+            state = place("state"),
+            socket = place("c.sock"),
+            opt = place("opt"),
+            bin = place("bin"),
+            conf = place("net.d"),
+        );
+        fs::write(folder.join("config.toml"), config).unwrap();
+        let log = fs::File::create(folder.join("containerd.log")).unwrap();
+        let child = Command::new("unshare")
+            .args(["-m", "containerd", "--config", &place("config.toml")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Containerd { folder: folder.to_owned(), child }
+    }
+
+    fn client(&self) -> Client {
+        Client::at(&self.endpoint())
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        format!("unix://{}", self.folder.join("c.sock").display()).parse().unwrap()
+    }
+
+    /// Brings the image, and waits until the runtime knows it.
+    async fn import(&self) {
+        let wait = async {
+            while self.client().version().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{}", self.log()));
+        let made = self.folder.join("image");
+        make_root(&made.join("root"));
+        let layer = made.join("layer.tar").display().to_string();
+        run("tar", &["-C", &made.join("root").display().to_string(), "-cf", &layer, "."]);
+        let digest = ring::digest::digest(&ring::digest::SHA256, &fs::read(&layer).unwrap());
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let config = json!({"architecture": "amd64", "os": "linux",
+            "config": {"Cmd": ["/bin/sh", "-c", "while :; do sleep 1000; done"], "Env": ["PATH=/bin", "FROM=image"]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]}});
+        fs::write(made.join("config.json"), config.to_string()).unwrap();
+        let manifest = json!([{"Config": "config.json", "RepoTags": [BOX], "Layers": ["layer.tar"]}]);
+        fs::write(made.join("manifest.json"), manifest.to_string()).unwrap();
+        let archive = self.folder.join("image.tar").display().to_string();
+        let of = made.display().to_string();
+        run("tar", &["-C", &of, "-cf", &archive, "manifest.json", "config.json", "layer.tar"]);
+        let socket = self.folder.join("c.sock").display().to_string();
+        run("ctr", &["-a", &socket, "-n", "k8s.io", "images", "import", "--snapshotter", "native", &archive]);
+        let known = async {
+            while self.client().image(BOX).await.ok().flatten().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, known).await.unwrap_or_else(|_| panic!("{}", self.log()));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("containerd.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Shims, and what they hold where a test ended early: all that bears the folder's name.
+        let name = self.folder.as_os_str().as_encoded_bytes().to_owned();
+        let own = std::process::id().to_string();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let holds = |file: &str| {
+                let text = fs::read(entry.path().join(file)).unwrap_or_default();
+                text.windows(name.len()).any(|part| part == name)
+            };
+            if pid.to_string() != own && (holds("cmdline") || holds("mountinfo")) {
+                // SAFETY: a system call on numbers; the process is of this test's own runtime.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
+    }
+}
+
+/// What is in the runtime; nothing is pulled.
+#[derive(Debug)]
+struct RuntimeImages(Client);
+
+impl Images for RuntimeImages {
+    fn find(&self, name: &str) -> Result<Option<Arc<Image>>, ImageError> {
+        let found = tokio::runtime::Handle::current().block_on(self.0.image(name));
+        let found = found.map_err(|failure| ImageError::Other(failure.to_string()))?;
+        Ok(found.map(|image| {
+            Arc::new(Image {
+                digest: image.id.clone(),
+                id: image.id,
+                user: image.username,
+                ..Image::default()
+            })
+        }))
+    }
+
+    fn pull<'a>(
+        &'a self,
+        name: &'a str,
+        _: Vec<PullSecret>,
+    ) -> BoxFuture<'a, Result<Arc<Image>, ImageError>> {
+        async move {
+            let pulled = self.0.pull_image(name, None).await;
+            Err(ImageError::Other(pulled.err().map(|failure| failure.to_string()).unwrap_or_default()))
+        }
+        .boxed()
+    }
+
+    fn folder(&self) -> PathBuf {
+        "/".into()
+    }
+
+    fn list(&self) -> Vec<Present> {
+        Vec::new()
+    }
+
+    fn keep(&self, image: &Image, mark: &Path) -> Result<bool, ImageError> {
+        fs::write(mark, &image.digest).unwrap();
+        Ok(true)
+    }
+
+    fn clear(&self, _: Duration) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    fn collect(&self, _: Duration) -> Result<Option<String>, ImageError> {
+        Ok(None)
+    }
+}
+
+fn ip(arguments: &str) {
+    run("ip", &arguments.split(' ').collect::<Vec<_>>());
+}
+
+/// Runs a test on threads of their own in a network namespace of their own, with a host and a containerd in it.
+fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost, Client) -> F + Send + 'static) {
+    let there = ["ip", "tar", "containerd", "ctr", "runc", "unshare"];
+    if !can_contain() || !there.into_iter().all(testing::has) {
+        return;
+    }
+    let Some(loopback) = LOOPBACK.map(Path::new).into_iter().find(|path| path.exists()) else {
+        return testing::skip("cni", "CNI's plugin loopback is not installed");
+    };
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        for command in [
+            "link set lo up",
+            "link add name eth0 type veth peer name far",
+            "link set eth0 up",
+            "address add 10.73.0.1/24 dev eth0",
+            "route add local 10.244.1.0/24 dev lo",
+            "route add local 10.96.0.0/16 dev lo",
+        ] {
+            ip(command);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let containerd = Containerd::start(folder.path(), loopback);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            containerd.import().await;
+            let pods = "10.244.1.0/24".parse().unwrap();
+            let links = PodLinks::open(pods, pods, "eth0").await.unwrap();
+            let mut host = TestHost::off();
+            host.pods = Some(pods);
+            host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links), Default::default()));
+            let images = Arc::new(RuntimeImages(containerd.client()));
+            host.foreign = Some(Foreign { endpoint: containerd.endpoint(), images });
+            host.switch_on();
+            test(host, containerd.client()).await;
+        });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn pod(host: &TestHost, name: &str, container: Value, spec: Value) -> String {
+    let mut one = json!({"image": BOX});
+    support::merge(&mut one, &container);
+    host.contained(name, one, spec)
+}
+
+fn script(text: &str) -> Value {
+    json!({"command": ["sh", "-c", text]})
+}
+
+/// What a web server says; None if it can't be reached.
+fn get(address: &str) -> Option<String> {
+    let ip: IpAddr = address.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&(ip, 80).into(), PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.rsplit("\r\n\r\n").next()?.trim().to_owned())
+}
+
+/// Runs a command beside a container with that input, by the agent's own API: what it prints, and the status of its end.
+async fn exec(host: &TestHost, pod: &str, command: &[&str], input: &str) -> (String, Value) {
+    let words: String = command.iter().map(|word| format!("&command={word}")).collect();
+    let address = host.agent.as_ref().unwrap().listening();
+    let url = format!("/exec/default/{pod}/main?input=1&output=1&error=1{words}");
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let tls = host.authority.client(Some(("kube-apiserver", "system:masters")));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
+    let request = format!(
+        "GET {url} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    socket.send(Message::Binary([&[0], input.as_bytes()].concat().into())).await.unwrap();
+    // The input is over.
+    socket.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+    let (mut printed, mut status) = (Vec::new(), Value::Null);
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Binary(bytes) = message else { continue };
+        match bytes.split_first() {
+            Some((1 | 2, text)) => printed.extend_from_slice(text),
+            Some((3, text)) => status = serde_json::from_slice(text).unwrap(),
+            _ => {}
+        }
+    }
+    (String::from_utf8(printed).unwrap(), status)
+}
+
+#[test]
+fn a_pod_runs_ends_and_leaves_nothing_in_containerd() {
+    on_a_host(|mut host, client| async move {
+        let words =
+            "echo out; echo err >&2; echo \"$FROM $WORD $1\"; echo word > /dev/termination-log; exit 3";
+        let mut ends = script(words);
+        ends["args"] = json!(["zero", "$(WORD)"]);
+        ends["env"] = json!([{"name": "WORD", "value": "from-the-pod"}]);
+        pod(&host, "ends", ends, json!({}));
+        let over = host.until("ends", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+        let ended = &main_status(&over)["state"]["terminated"];
+        assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(3), &json!("word\n")), "{ended}");
+        let mut lines: Vec<String> = host.log("ends", 0).lines().map(str::to_owned).collect();
+        lines.sort();
+        assert_eq!(lines, ["err", "image from-the-pod from-the-pod", "out"]);
+
+        // Its address is the pod's own, and its rights are what it asks for.
+        let serve = "id -u > /tmp/id; hostname > /tmp/index.html; grep CapEff /proc/self/status >> /tmp/index.html; \
+                     exec httpd -f -p 80 -h /tmp";
+        let mut server = script(serve);
+        server["securityContext"] = json!({"runAsUser": 33, "capabilities": {"drop": ["ALL"]},
+            "allowPrivilegeEscalation": false, "seccompProfile": {"type": "RuntimeDefault"}});
+        server["readinessProbe"] =
+            json!({"exec": {"command": ["test", "-s", "/tmp/index.html"]}, "periodSeconds": 1});
+        server["resources"] = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
+        let uid = pod(&host, "web", server, json!({}));
+        let ready = host.until("web", "ready", is_ready).await;
+        let address = ready["status"]["podIP"].as_str().unwrap().to_owned();
+        let said = get(&address).unwrap();
+        assert!(said.starts_with("web\n") && said.ends_with("0000000000000000"), "{said}");
+
+        let (printed, status) = exec(&host, "web", &["sh", "-c", "cat;id+-u;exit+7"], "piped ").await;
+        assert_eq!(printed, "piped 33\n", "{status}");
+        assert_eq!(status["details"]["causes"][0]["message"], "7", "{status}");
+
+        // The next agent finds all of it, and counts no restart.
+        host.agent.take().unwrap().leave().await;
+        host.switch_on();
+        let again = host.until("web", "ready", is_ready).await;
+        assert_eq!(main_status(&again)["restartCount"], 0);
+        assert_eq!(get(&address).as_deref(), Some(&*said));
+
+        // One that fails its probe is begun anew in its sandbox.
+        let mut sick = script("echo life; touch /tmp/well; exec sleep 1000");
+        sick["livenessProbe"] =
+            json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1});
+        pod(&host, "sick", sick, json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}));
+        host.until("sick", "restarted", |pod| main_status(pod)["restartCount"].as_u64() >= Some(1)).await;
+
+        for name in ["web", "sick", "ends"] {
+            host.delete(name, 1);
+            host.until_gone(name).await;
+        }
+        assert!(!host.pod_folder(&uid).exists());
+        assert!(get(&address).is_none(), "nothing answers there any more");
+        assert_eq!(client.pod_sandboxes(Default::default()).await.unwrap(), []);
+        assert_eq!(client.containers(Default::default()).await.unwrap(), []);
+        host.shut_down().await;
+    });
+}
+
+#[test]
+fn what_containerd_cannot_is_refused_with_the_reason() {
+    on_a_host(|mut host, client| async move {
+        pod(&host, "users", script("true"), json!({"hostUsers": false}));
+        host.until_event("FailedCreatePodSandBox", |why| why.contains("hostUsers")).await;
+        pod(
+            &host,
+            "lost",
+            json!({"image": "docker.io/library/none:v1", "imagePullPolicy": "Never"}),
+            json!({}),
+        );
+        let waits = |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "ErrImageNeverPull";
+        host.until("lost", "waiting for its image", waits).await;
+        pod(&host, "wrong", json!({"command": ["/bin/no-such-program"]}), json!({}));
+        host.until_event("Failed", |why| why.contains("no-such-program")).await;
+        for name in ["users", "lost", "wrong"] {
+            host.delete(name, 0);
+            host.until_gone(name).await;
+        }
+        assert_eq!(client.pod_sandboxes(Default::default()).await.unwrap(), []);
+        host.shut_down().await;
+    });
+}
