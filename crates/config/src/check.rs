@@ -86,6 +86,7 @@ impl HostConfig {
         self.check_ports(&mut findings);
         self.check_timeouts(&mut findings);
         self.check_paths(&mut findings);
+        self.check_runtime(&mut findings);
         self.scheduling.check(&mut findings);
         self.check_dns(&mut findings);
         self.eviction.check(&mut findings);
@@ -317,6 +318,14 @@ impl HostConfig {
         ] {
             findings.require(holds, field, what, remedy);
         }
+    }
+
+    fn check_runtime(&self, findings: &mut Findings) {
+        let Some(runtime) = &self.runtime else { return };
+        let path = runtime.strip_prefix("unix://").map(Path::new);
+        let is_socket = path.is_some_and(|path| path.is_absolute() && path.file_name().is_some());
+        let what = format!("{runtime:?} is no runtime's address");
+        findings.require(is_socket, "runtime", what, "write it like unix:///run/containerd/containerd.sock");
     }
 
     fn check_paths(&self, findings: &mut Findings) {

@@ -65,6 +65,10 @@ pub struct HostConfig {
     /// The folder with the manifests of the pods that the host runs by itself. None where it runs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub static_pods: Option<PathBuf>,
+    /// The runtime of others that runs the pods which name no class of ours, such as `unix:///run/containerd/containerd.sock`. None where
+    /// the host runs them by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// The virtual routers that the host takes part in.
     #[serde(default, skip_serializing_if = "vrrp::Settings::is_empty")]
     pub vrrp: vrrp::Settings,

@@ -31,6 +31,7 @@ use crate::end::End;
 use crate::engine::Engine;
 use crate::eviction::eviction;
 use crate::files;
+use crate::foreign_images::foreign_runtime;
 use crate::host_images::{HostImages, registries_of};
 use crate::install;
 use crate::leases;
@@ -166,11 +167,12 @@ impl Host {
 
 async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
+    let foreign = config.runtime.as_deref().map(foreign_runtime).transpose()?;
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
     let page = node::end_former_pods(
         &node_dir(&config),
         &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
-        None,
+        foreign.as_ref().map(|foreign| &foreign.endpoint),
     )
     .await;
     let pool = AddressPool::new(config.load_balancer_ranges());
@@ -361,7 +363,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         eviction: eviction(&config.eviction),
         shutdown: shutdown(&config.shutdown),
         static_pods: config.static_pods.clone(),
-        foreign: None,
+        foreign,
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
         writer: server.writer(),

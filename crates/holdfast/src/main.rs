@@ -13,6 +13,7 @@ mod end;
 mod engine;
 mod eviction;
 mod files;
+mod foreign_images;
 mod ground;
 mod host;
 mod host_images;

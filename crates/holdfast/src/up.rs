@@ -49,6 +49,9 @@ pub struct Args {
     /// Mirrors, authorities and registries without TLS, as YAML (docs/images.md) [default: as before]
     #[arg(long, value_name = "FILE")]
     registries: Option<PathBuf>,
+    /// containerd or CRI-O, such as unix:///run/containerd/containerd.sock (docs/containers.md) [default: as before, or our own]
+    #[arg(long, value_name = "ADDRESS")]
+    runtime: Option<cri::Endpoint>,
     /// The form of the hosts' logs
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -79,7 +82,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(path.canonicalize()?)
     });
     let registries = registries.transpose()?;
-    let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, registries, passes: false };
+    let runtime = args.runtime.map(|endpoint| endpoint.to_string());
+    let wish =
+        Wish { nodes, net: args.net, ports: Some(ports), datastore, registries, runtime, passes: false };
     let ground = Ground::prepare(&dir, wish)?;
     let hosts = Addresses::hosts(ground.folder.record().nodes);
     let configs: Vec<PathBuf> = hosts.map(|(_, name)| ground.folder.config_file(&name)).collect();

@@ -85,7 +85,8 @@ pub struct Keys {
 }
 
 impl Shared {
-    /// What a host's configuration says for all hosts. The file about registries and the folder of static pods lie on that host alone.
+    /// What a host's configuration says for all hosts. The file about registries, the folder of static pods and
+    /// the runtime of others are that host's alone.
     pub fn of(config: &HostConfig) -> Self {
         Shared {
             cluster_id: config.cluster_id.clone(),
@@ -103,6 +104,7 @@ impl Shared {
                 shutdown: config.shutdown.clone(),
                 registries_file: None,
                 static_pods: None,
+                runtime: None,
             },
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         shutdown,
         registries_file,
         static_pods,
+        runtime,
     } = settings;
     HostConfig {
         cluster_id,
@@ -91,6 +92,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         shutdown,
         registries_file,
         static_pods,
+        runtime,
         // Each host has a priority of its own among the virtual routers, to be written into its file.
         vrrp: Default::default(),
         data_dir: layout.data_dir(),

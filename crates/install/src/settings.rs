@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 /// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the file
-/// about registries and the folder of static pods.
+/// about registries, the folder of static pods and the runtime of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
@@ -62,6 +62,9 @@ pub struct Settings {
     /// The folder with the manifests of the pods that this host runs by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub static_pods: Option<PathBuf>,
+    /// The runtime of others that runs this host's containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
 }
 
 impl Settings {

@@ -88,12 +88,23 @@ impl Folder {
             Some(record) if record.check(&path, &plan).is_ok() => {
                 // An etcd's members and the files of its certificates may change.
                 let datastore = plan.datastore.or(record.datastore);
-                ClusterRecord { datastore, registries: plan.registries.or(record.registries), ..record }
+                let (registries, runtime) =
+                    (plan.registries.or(record.registries), plan.runtime.or(record.runtime));
+                ClusterRecord { datastore, registries, runtime, ..record }
             }
             Some(_) => return Err(Error::Locked(path)),
             None => {
-                let ClusterPlan { id, nodes, net, datastore, registries } = plan;
-                ClusterRecord { version: VERSION, id, name: NAME.into(), nodes, net, datastore, registries }
+                let ClusterPlan { id, nodes, net, datastore, registries, runtime } = plan;
+                ClusterRecord {
+                    version: VERSION,
+                    id,
+                    name: NAME.into(),
+                    nodes,
+                    net,
+                    datastore,
+                    registries,
+                    runtime,
+                }
             }
         };
         Self::provision(path, record, lock)
@@ -209,6 +220,7 @@ impl Folder {
             shutdown: Default::default(),
             registries_file: self.record.registries.clone(),
             static_pods: None,
+            runtime: self.record.runtime.clone(),
             vrrp: Default::default(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),

@@ -38,6 +38,7 @@ pub(super) fn config() -> HostConfig {
         shutdown: config::Shutdown::default(),
         registries_file: None,
         static_pods: None,
+        runtime: None,
         vrrp: Default::default(),
         data_dir: "/var/lib/holdfast/data".into(),
         begun_file: "/var/lib/holdfast/begun".into(),

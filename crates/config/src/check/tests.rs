@@ -29,6 +29,7 @@ pub(crate) fn config() -> HostConfig {
         shutdown: Shutdown::default(),
         registries_file: None,
         static_pods: None,
+        runtime: None,
         vrrp: Default::default(),
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
@@ -109,6 +110,7 @@ fn what_can_t_work_is_found_at_its_field() {
         (|c| c.timeouts.store.request = Duration::ZERO, "timeouts.store.request: 0ns is not above 0"),
         (|c| c.timeouts.watchdog.farewell = LONGEST_TIME * 2, "timeouts.watchdog.farewell: 7200s is not "),
         (|c| c.data_dir = "data".into(), "dataDir: data is no absolute path; "),
+        (|c| c.runtime = Some("/run/x.sock".into()), "runtime: \"/run/x.sock\" is no runtime's address; "),
         (|c| c.registries_file = Some("r.yaml".into()), "registriesFile: r.yaml is no absolute path; "),
         (|c| c.static_pods = Some("manifests".into()), "staticPods: manifests is no absolute path; "),
     ];

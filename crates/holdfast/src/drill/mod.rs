@@ -169,7 +169,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Of its own: an etcd may hold clusters that somebody needs.
     let prefix = format!("/holdfast-drill-{:016x}", rand::random::<u64>());
     let datastore = args.datastore.datastore(&prefix)?;
-    let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, registries: None, passes: true };
+    let wish = Wish {
+        nodes: Some(NODES),
+        net: args.net,
+        ports,
+        datastore,
+        registries: None,
+        runtime: None,
+        passes: true,
+    };
     let ground = Ground::prepare(temporary.path(), wish)?;
     if in_containers {
         let image = tempfile::tempdir_in(temporary.path())?;

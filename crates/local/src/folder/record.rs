@@ -30,6 +30,9 @@ pub struct ClusterRecord {
     /// The file that tells its hosts about registries of images, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<PathBuf>,
+    /// The runtime of others that runs its hosts' containers, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
 }
 
 /// What a cluster is made as, or is expected to be.
@@ -45,12 +48,21 @@ pub struct ClusterPlan {
     pub datastore: Option<Datastore>,
     /// The file about registries; none for what the cluster was made with.
     pub registries: Option<PathBuf>,
+    /// The runtime of others; none for what the cluster was made with.
+    pub runtime: Option<String>,
 }
 
 impl ClusterPlan {
     /// A cluster that keeps its state itself.
     pub fn new(nodes: usize, net: NetKind) -> Self {
-        ClusterPlan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None, registries: None }
+        ClusterPlan {
+            id: uuid::Uuid::new_v4().to_string(),
+            nodes,
+            net,
+            datastore: None,
+            registries: None,
+            runtime: None,
+        }
     }
 }
 
