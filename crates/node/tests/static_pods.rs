@@ -179,7 +179,8 @@ async fn a_static_pod_that_is_done_stays_done_and_another_pod_of_its_name_is_lef
     let pod = host.writer.get("pods", "default", "once-n1").unwrap();
     assert_eq!(
         (&pod["status"]["phase"], &main_status(&pod)["restartCount"]),
-        (&json!("Succeeded"), &json!(0))
+        (&json!("Succeeded"), &json!(0)),
+        "{pod:#}"
     );
     host.shut_down().await;
 }

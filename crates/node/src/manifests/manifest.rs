@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<StaticPod, String> {
-        StaticPod::read(text.as_bytes(), Path::new("/etc/holdfast/manifests/web.yaml"), "N1")
+        StaticPod::read(text.as_bytes(), Path::new("/etc/holdfast/manifests/web.yaml"), "n1")
     }
 
     const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: kube-system}\n\
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(crate::pod::subject(pod), "kube-system/web-n1");
         assert_eq!(hash.len(), 32);
         let spec = pod.spec.as_ref().unwrap();
-        assert_eq!((spec.node_name.as_deref(), spec.priority), (Some("N1"), Some(2_000_001_000)));
+        assert_eq!((spec.node_name.as_deref(), spec.priority), (Some("n1"), Some(2_000_001_000)));
         assert_eq!(spec.restart_policy.as_deref(), Some("Always"), "with the API's defaults");
         let toleration = &spec.tolerations.as_ref().unwrap()[0];
         assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
             "spec": {"containers": [{"command": ["sleep", "1"], "name": "main"}], "runtimeClassName": "host"}}"#;
         assert_eq!(uid(WEB), uid(json));
         assert_ne!(uid(WEB), uid(&WEB.replace("\"1\"", "\"2\"")));
-        let elsewhere = StaticPod::read(WEB.as_bytes(), Path::new("/other.yaml"), "N1").unwrap();
+        let elsewhere = StaticPod::read(WEB.as_bytes(), Path::new("/other.yaml"), "n1").unwrap();
         let on_another = StaticPod::read(WEB.as_bytes(), Path::new("/other.yaml"), "n2").unwrap();
         assert_ne!(uid(WEB), crate::pod::uid(&elsewhere.pod));
         assert_ne!(crate::pod::uid(&on_another.pod), crate::pod::uid(&elsewhere.pod));

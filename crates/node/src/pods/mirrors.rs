@@ -182,8 +182,9 @@ impl Desk {
         // How often its containers were started stands in its last mirror. That it was over doesn't count: whoever may write the mirror
         // could say so.
         if let Some(last) = last.filter(|last| mirrored(last) == Some(&id))
-            && let (Some(said), Some(status)) = (last.status, &mut pod.status)
+            && let Some(said) = last.status
         {
+            let status = pod.status.get_or_insert_default();
             status.start_time = said.start_time;
             status.pod_ip = said.pod_ip;
             status.init_container_statuses = said.init_container_statuses;
