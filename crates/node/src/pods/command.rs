@@ -210,7 +210,7 @@ impl PodHost {
         container: &Container,
         binds: &mut Vec<Bind>,
     ) -> Result<(), StartError> {
-        let made = self.folders.make_message(uid(pod), &container.name);
+        let made = self.folders.make_message(uid(pod), &container.name, by == Handler::Foreign);
         let source = made.map_err(|why| config(format!("can't make the termination log: {why}")))?;
         let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
         let target = PathBuf::from(path.unwrap_or("/dev/termination-log"));

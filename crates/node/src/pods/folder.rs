@@ -83,21 +83,34 @@ impl Folders {
         self.pod(uid).join("tmp")
     }
 
+    fn own_message(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("messages").join(container)
+    }
+
+    /// Not among the others: what has one of those mounted, and no shim, is killed as a leftover (`end_leftovers`).
+    fn foreign_message(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("foreign-messages").join(container)
+    }
+
     /// Where a container's last words are read.
     pub(crate) fn message(&self, uid: &str, container: &str) -> PathBuf {
-        self.pod(uid).join("messages").join(container)
+        let foreign = self.foreign_message(uid, container);
+        if foreign.exists() { foreign } else { self.own_message(uid, container) }
     }
 
     /// Makes an empty file for a container's last words, which the container may write as any user. It is a new file:
     /// its last life may still have the old one open.
-    pub(crate) fn make_message(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
-        let path = self.message(uid, container);
+    pub(crate) fn make_message(&self, uid: &str, container: &str, is_foreign: bool) -> io::Result<PathBuf> {
+        let (own, foreign) = (self.own_message(uid, container), self.foreign_message(uid, container));
+        for former in [&own, &foreign] {
+            match fs::remove_file(former) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let path = if is_foreign { foreign } else { own };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
-        }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
         }
         let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.set_permissions(fs::Permissions::from_mode(0o666))?;
