@@ -162,7 +162,15 @@ impl Runtime for Runtimes {
     }
 
     fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
-        self.of(uid).end(uid)
+        async move {
+            // Before the runtime of others has answered at all, what isn't here may be there: an end that is reported must be one.
+            if self.foreign.has(uid) || !self.shims.has(uid) && self.foreign.may_have(uid) {
+                self.foreign.end(uid).await;
+            }
+            // Also for a pod that was there: whether it is bound was noted here.
+            self.shims.end(uid).await;
+        }
+        .boxed()
     }
 
     fn end_all(&self) -> BoxFuture<'_, ()> {

@@ -163,6 +163,10 @@ impl Lives {
                         Err(failure) => return Err(failure),
                     }
                 }
+                // Its runtime lost sight of it: the next life begins with what may be left of this one killed.
+                Some(container) if container.state == ContainerState::Unknown as i32 => {
+                    life.end.send_replace(Some(Ended::Lost));
+                }
                 Some(_) => {}
                 None => _ = life.end.send_replace(Some(Ended::Lost)),
             }

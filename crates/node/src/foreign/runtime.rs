@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cri::messages::{ContainerState, ContainerStats, NamespaceMode, Texts, UInt64Value};
@@ -49,6 +50,8 @@ pub(crate) struct ForeignRuntime {
     labels: Texts,
     lives: Arc<Lives>,
     sandboxes: Arc<Sandboxes>,
+    /// Whether it is known which pods it has.
+    is_known: Arc<AtomicBool>,
     /// What becomes the runtime's network plugin, if pods have networks.
     plugin: Option<PathBuf>,
 }
@@ -105,6 +108,7 @@ impl ForeignRuntime {
             sandboxes: Arc::new(Sandboxes::new(client.clone(), labels.clone())),
             client,
             labels,
+            is_known: Arc::default(),
             plugin,
         }
     }
@@ -114,23 +118,14 @@ impl ForeignRuntime {
         self.sandboxes.has(uid)
     }
 
-    /// Has the runtime take our network.
-    async fn offer_network(&self) -> Result<(), Failure> {
-        let Some(plugin) = self.plugin.clone() else { return Ok(()) };
-        let status = self.client.status().await?;
-        let (lists, programs) = cni::places(status.info.get("config"));
-        let installed = tasks::blocking(info_span!("offer a network"), move || {
-            cni::install((&lists, &programs), &plugin)
-        });
-        if let Ok(Err(why)) = installed.await {
-            tracing::warn!(%why, "the containers' runtime can't be given pods' network");
-        }
-        Ok(())
+    /// Whether something of a pod may run here, as far as anybody knows: a runtime that hasn't answered yet may have any.
+    pub(crate) fn may_have(&self, uid: &str) -> bool {
+        self.has(uid) || !self.is_known.load(Ordering::Acquire)
     }
 
     /// What the runtime has of this host's pods.
     async fn look_around(&self) -> Result<Vec<Found>, Failure> {
-        self.offer_network().await?;
+        offer_network(&self.client, self.plugin.clone()).await?;
         let sandboxes = self.sandboxes.found().await?;
         let mut last: HashMap<(String, String), (u32, cri::messages::Container)> = HashMap::new();
         for container in self.client.containers(self.labels.clone()).await? {
@@ -151,8 +146,10 @@ impl ForeignRuntime {
                 status => status?,
             };
             if status.started_at == 0 {
-                // The agent died before it was started.
-                self.client.remove_container(&there.id).await?;
+                // The agent died before it was started. If it can't be removed now, the next life's start does that: no other pod waits.
+                if let Err(failure) = self.client.remove_container(&there.id).await {
+                    tracing::warn!(uid, container, %failure, "a container that was never started can't be removed");
+                }
                 continue;
             }
             let begun = Begun { pid: 0, since: time(status.started_at) };
@@ -241,9 +238,13 @@ impl ForeignRuntime {
     /// Ends what nobody knew of when the agent began, once the runtime answers.
     fn catch_up(&self) {
         let (client, labels, sandboxes) = (self.client.clone(), self.labels.clone(), self.sandboxes.clone());
+        let (plugin, is_known) = (self.plugin.clone(), self.is_known.clone());
         tasks::spawn(info_span!("end what was not known"), async move {
             loop {
                 tokio::time::sleep(AGAIN).await;
+                if offer_network(&client, plugin.clone()).await.is_err() {
+                    continue;
+                }
                 let Ok(all) = client.pod_sandboxes(labels.clone()).await else { continue };
                 for sandbox in all {
                     let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
@@ -251,10 +252,23 @@ impl ForeignRuntime {
                         sandboxes.end(&uid).await;
                     }
                 }
+                is_known.store(true, Ordering::Release);
                 return;
             }
         });
     }
+}
+
+/// Has a runtime take our network, if there is one.
+async fn offer_network(client: &Client, plugin: Option<PathBuf>) -> Result<(), Failure> {
+    let Some(plugin) = plugin else { return Ok(()) };
+    let status = client.status().await?;
+    let (lists, programs) = cni::places(status.info.get("config"));
+    let install = move || cni::install((&lists, &programs), &plugin);
+    if let Ok(Err(why)) = tasks::blocking(info_span!("offer a network"), install).await {
+        tracing::warn!(%why, "the containers' runtime can't be given pods' network");
+    }
+    Ok(())
 }
 
 impl Runtime for ForeignRuntime {
@@ -310,16 +324,33 @@ impl Runtime for ForeignRuntime {
     /// The CRI has one way to ask for an end, with the signal that the image names. Whoever is to die at once does.
     fn signal(&self, which: &Which, signal: i32) {
         let Some(life) = self.lives.get(which) else { return };
-        let (client, lives) = (self.client.clone(), self.lives.clone());
-        let (uid, container) = (which.uid.clone(), which.container.clone());
+        let (client, lives) = (self.client.clone(), Arc::downgrade(&self.lives));
+        let (uid, container, must_die) =
+            (which.uid.clone(), which.container.clone(), signal == libc::SIGKILL);
         tasks::spawn(info_span!("end a container", uid, container), async move {
-            let (grace, patience) =
-                if signal == libc::SIGKILL { (Duration::ZERO, KILL) } else { (GRACE, SAY) };
-            match client.stop_container(&life.id, grace, patience).await {
-                // The runtime goes on waiting, or is asked again when its time is over.
-                Err(failure) if failure.is_unknown() => {}
-                Err(failure) => tracing::warn!(%failure, "a container can't be asked to end"),
-                Ok(()) => drop(lives.look().await),
+            let (grace, patience) = if must_die { (Duration::ZERO, KILL) } else { (GRACE, SAY) };
+            let (mut end, mut is_told) = (life.end.subscribe(), false);
+            loop {
+                match client.stop_container(&life.id, grace, patience).await {
+                    Ok(()) => {
+                        if let Some(lives) = lives.upgrade() {
+                            let _ = lives.look().await;
+                        }
+                        return;
+                    }
+                    // The runtime goes on waiting, or is asked again when its time is over.
+                    Err(failure) if failure.is_unknown() && !must_die => return,
+                    Err(failure) if !is_told => {
+                        is_told = true;
+                        tracing::warn!(%failure, must_die, "a container can't be asked to end");
+                    }
+                    Err(_) => {}
+                }
+                // A kill is decided once: it is said until it was heard. A runtime may be about to begin anew.
+                let is_over = tokio::time::timeout(AGAIN, end.wait_for(Option::is_some)).await.is_ok();
+                if !must_die || is_over || lives.strong_count() == 0 {
+                    return;
+                }
             }
         });
     }
@@ -372,7 +403,10 @@ impl Runtime for ForeignRuntime {
                 let mut is_told = false;
                 loop {
                     match self.look_around().await {
-                        Ok(found) => return found,
+                        Ok(found) => {
+                            self.is_known.store(true, Ordering::Release);
+                            return found;
+                        }
                         Err(failure) if !is_told => {
                             is_told = true;
                             let runtime = self.client.endpoint().to_string();

@@ -79,6 +79,18 @@ impl Sandboxes {
         self.all().entry(uid.to_owned()).or_default().clone()
     }
 
+    /// The place of a pod's sandbox, for one who changes it.
+    async fn hold(&self, uid: &str) -> tokio::sync::OwnedMutexGuard<Held> {
+        loop {
+            let place = self.of(uid);
+            let held = place.clone().lock_owned().await;
+            // Who held it before may have ended the pod, and so taken the place away.
+            if self.known(uid).is_some_and(|known| Arc::ptr_eq(&known, &place)) {
+                return held;
+            }
+        }
+    }
+
     fn known(&self, uid: &str) -> Option<Arc<tokio::sync::Mutex<Held>>> {
         self.all().get(uid).cloned()
     }
@@ -92,7 +104,7 @@ impl Sandboxes {
 
     /// One that a former agent made.
     pub(super) async fn take_over(&self, uid: &str, id: String) {
-        self.of(uid).lock().await.id = Some(id);
+        self.hold(uid).await.id = Some(id);
     }
 
     /// What the runtime calls the sandbox of a pod.
@@ -102,8 +114,7 @@ impl Sandboxes {
 
     /// A pod's sandbox: the one that is there, or a new one. What is there beside it is removed.
     pub(super) async fn make(&self, uid: &str, wanted: &Sandbox) -> Result<String, RunError> {
-        let held = self.of(uid);
-        let mut held = held.lock().await;
+        let mut held = self.hold(uid).await;
         held.id = None;
         let there = self.client.pod_sandboxes(self.labels(uid)).await.map_err(system)?;
         let kept = newest(&there).map(|sandbox| sandbox.id.clone());
@@ -143,12 +154,8 @@ impl Sandboxes {
 
     /// Ends all that a pod has in the runtime, and returns once it is gone: until then it is not known to be.
     pub(super) async fn end(&self, uid: &str) {
-        let held = self.known(uid);
-        // One that is being made is waited for.
-        let _making = match &held {
-            Some(held) => Some(held.lock().await),
-            None => None,
-        };
+        // One that is being made is waited for, and none is made meanwhile.
+        let _held = self.hold(uid).await;
         let mut is_told = false;
         loop {
             match self.end_once(uid).await {

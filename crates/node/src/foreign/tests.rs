@@ -34,6 +34,8 @@ struct Fake {
     address: String,
     /// What it was asked, in order, but for questions that change nothing.
     asked: Vec<String>,
+    /// How often it still says that it can't stop containers now.
+    refusals: u32,
     /// Calls of this name never end.
     hangs: &'static str,
 }
@@ -47,6 +49,10 @@ fn answer(fake: &Shared, method: &str, question: &[u8]) -> Answer {
         fake.asked.push(method.to_owned());
     }
     Ok(match method {
+        "StopContainer" if fake.refusals > 0 => {
+            fake.refusals -= 1;
+            return Err(Status::new(Code::Unavailable, "not now"));
+        }
         "ListPodSandbox" => ListPodSandboxResponse { items: fake.sandboxes.clone() }.encode_to_vec(),
         "ListContainers" => ListContainersResponse { containers: fake.containers.clone() }.encode_to_vec(),
         "RunPodSandbox" => {
@@ -219,6 +225,42 @@ async fn a_container_that_somebody_removed_is_lost() {
     let (which, ended) = (life(0), tokio::time::timeout(PATIENCE, async { runtime.exit(&life(0)).await }));
     assert!(ended.await.unwrap().is_none());
     assert_eq!(runtime.lost(&which.uid).reason, Some("ContainerStatusUnknown"));
+}
+
+#[tokio::test]
+async fn a_container_that_its_runtime_lost_sight_of_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = ContainerStatus { started_at: 5, ..ContainerStatus::default() };
+    let (runtime, fake) = start(folder.path(), Fake { statuses: vec![status], ..Fake::default() });
+    runtime.prepare("u", wanted(false)).await.unwrap();
+    fake.lock().unwrap().containers = vec![there("made", 0, ContainerState::Running)];
+    runtime.start(&life(0), program(), folder.path().join("logs/c")).await.unwrap();
+    fake.lock().unwrap().containers = vec![there("made", 0, ContainerState::Unknown)];
+    let ended = tokio::time::timeout(PATIENCE, async { runtime.exit(&life(0)).await });
+    assert!(ended.await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_container_is_killed_though_its_runtime_does_not_hear_it_at_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = ContainerStatus { started_at: 5, ..ContainerStatus::default() };
+    let fake = Fake {
+        statuses: vec![status],
+        containers: vec![there("made", 0, ContainerState::Running)],
+        refusals: 2,
+        ..Fake::default()
+    };
+    let (runtime, fake) = start(folder.path(), fake);
+    runtime.prepare("u", wanted(false)).await.unwrap();
+    runtime.start(&life(0), program(), folder.path().join("logs/c")).await.unwrap();
+    runtime.signal(&life(0), libc::SIGKILL);
+    let stops = || fake.lock().unwrap().asked.iter().filter(|asked| *asked == "StopContainer").count();
+    let heard = async {
+        while stops() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.unwrap();
 }
 
 #[tokio::test]
