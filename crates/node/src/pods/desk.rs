@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
 use tasks::SpawnIn;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info_span;
 
@@ -28,6 +28,10 @@ use crate::runtime::{Found, Trouble, Which};
 
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// How long after that the agent waits for what doesn't die, or is still being made: it may be in a runtime that doesn't answer.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the pods of a former life that are not this host's any more may take to end before the others go on without.
+const FORMER_PATIENCE: Duration = Duration::from_secs(30);
 /// How often files from ConfigMaps and Secrets are brought up to date.
 const REFRESH: Duration = Duration::from_secs(20);
 
@@ -64,6 +68,8 @@ pub(crate) struct Desk {
     refresh_at: Duration,
     /// When a shutdown has to be looked at again.
     pub(super) close_at: Option<Duration>,
+    /// When the agent ends, whatever is left of its pods.
+    leave_at: Option<Duration>,
 }
 
 impl Desk {
@@ -85,6 +91,7 @@ impl Desk {
             leaving: false,
             refresh_at: REFRESH,
             close_at: None,
+            leave_at: None,
         }
     }
 
@@ -125,6 +132,10 @@ impl Desk {
             self.close();
             self.step_due();
             if self.leaving && self.entries.values().all(|entry| !entry.record.alive()) {
+                return;
+            }
+            if self.leave_at.is_some_and(|at| at <= self.host.clock.now().elapsed) {
+                tracing::warn!("the agent ends before all of its pods do");
                 return;
             }
             if let (None, Some(from)) = (&watcher, next) {
@@ -212,24 +223,32 @@ impl Desk {
         }
         // Pods that were deleted or replaced elsewhere meanwhile.
         self.found.clear();
+        let mut ending = BTreeSet::new();
+        let patience = self.host.clock.instant(self.host.clock.now().elapsed + FORMER_PATIENCE);
         for uid in self.host.runtime.sandboxes() {
-            if !uids.contains(&uid) {
-                tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
-                self.host.runtime.end(&uid).await;
+            if uids.contains(&uid) {
+                continue;
+            }
+            tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
+            let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.clone());
+            self.work.spawn_in(info_span!("end a former pod", uid), async move {
+                host.runtime.end(&of).await;
+                if tell.send(()).is_err() {
+                    remove_former(host, of).await;
+                }
+            });
+            if tokio::time::timeout_at(patience, told).await.is_err() {
+                tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
+                ending.insert(uid);
             }
         }
         // What drivers mounted for them is unmounted first, however long that takes.
-        let mounted = self.host.csi.pods();
-        for uid in &mounted - &uids {
-            let host = self.host.clone();
-            self.work.spawn_in(info_span!("release a former pod", uid), async move {
-                host.csi.release(&uid).await;
-                let _ =
-                    tasks::blocking(info_span!("remove a former pod"), move || host.folders.remove_pod(&uid))
-                        .await;
-            });
+        let (kept, mounted) = (&uids | &ending, self.host.csi.pods());
+        for uid in &mounted - &kept {
+            let span = info_span!("release a former pod", uid);
+            self.work.spawn_in(span, remove_former(self.host.clone(), uid));
         }
-        let (folders, kept) = (self.host.folders.clone(), &uids | &mounted);
+        let (folders, kept) = (self.host.folders.clone(), &kept | &mounted);
         let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&kept)).await;
     }
 
@@ -347,6 +366,7 @@ impl Desk {
     pub(super) fn leave(&mut self) {
         self.leaving = true;
         let deadline = self.host.clock.now().elapsed + SHUTDOWN_GRACE;
+        self.leave_at.get_or_insert(deadline + SHUTDOWN_PATIENCE);
         for entry in self.entries.values_mut() {
             must_end(&mut entry.record, Then::Stay, deadline);
             entry.wake = Some(Duration::ZERO);
@@ -355,7 +375,7 @@ impl Desk {
 
     fn next_wake(&self) -> Option<Duration> {
         let of_entries = self.entries.values().filter_map(|entry| entry.wake);
-        of_entries.chain([self.refresh_at]).chain(self.close_at).min()
+        of_entries.chain([self.refresh_at]).chain(self.close_at).chain(self.leave_at).min()
     }
 
     /// Decides for every pod that something happened to or whose time has come.
@@ -482,6 +502,13 @@ impl Desk {
             }
         }
     }
+}
+
+/// Removes what a former life left of a pod of which nothing runs, once it is unmounted.
+async fn remove_former(host: Arc<PodHost>, uid: String) {
+    host.csi.release(&uid).await;
+    let remove = move || host.folders.remove_pod(&uid);
+    let _ = tasks::blocking(info_span!("remove a former pod"), remove).await;
 }
 
 /// A stored pod, and its status as it is stored.
