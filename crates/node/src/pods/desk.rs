@@ -299,12 +299,13 @@ impl Desk {
         }
         let Some((pod, stored)) = read(kv) else { return };
         let id = uid(&pod).to_owned();
+        // First of all: a mirror may have the name of a pod whose end was never heard of.
+        if self.by_key.get(&kv.key).is_some_and(|known| *known != id) {
+            self.gone(&kv.key);
+        }
         if mirrored(&pod).is_some() && !self.entries.contains_key(&id) {
             self.sees_mirror(kv, pod, stored);
             return;
-        }
-        if self.by_key.get(&kv.key).is_some_and(|known| *known != id) {
-            self.gone(&kv.key);
         }
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.take(pod);
