@@ -9,14 +9,14 @@ use cri::messages::{
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig,
     PodSandboxMetadata, ProfileType, SecurityProfile, Texts,
 };
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
 
 use super::command::{config, streams};
 use super::handler::Handler;
 use super::sandbox::{asks, own_hostname};
 use super::{PodHost, PodTokens};
 use crate::container::{
-    Access, Bind, Propagation, cgroup, environment, expand, id, is_in_memory, more, of_pod,
+    Access, AskedProfile, Bind, Propagation, cgroup, environment, expand, id, is_in_memory, more, of_pod,
 };
 use crate::foreign::{self, CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, resources};
 use crate::images::Image;
@@ -207,11 +207,7 @@ impl PodHost {
             masked_paths: list(&MASKED),
             readonly_paths: list(&READ_ONLY),
             seccomp: Some(self.foreign_seccomp(shared, own, privileged)?),
-            apparmor: app_armor(
-                own.app_armor_profile.as_ref().or(shared.app_armor_profile.as_ref()),
-                privileged,
-                self.app_armor.is_enabled(),
-            )?,
+            apparmor: app_armor(AskedProfile::of(pod, container)?, privileged, self.app_armor.is_enabled())?,
         })
     }
 
@@ -346,22 +342,18 @@ fn mount(bind: &Bind) -> Mount {
 
 /// The profile of AppArmor: the runtime's own unless another is asked for.
 fn app_armor(
-    asked: Option<&AppArmorProfile>,
+    asked: Option<AskedProfile<'_>>,
     privileged: bool,
     is_there: bool,
 ) -> Result<Option<SecurityProfile>, String> {
-    match asked.map(|asked| asked.type_.as_str()) {
+    match asked {
         None if is_there && !privileged => Ok(Some(profile(ProfileType::RuntimeDefault, String::new()))),
         None => Ok(None),
-        Some("Unconfined") => Ok(Some(profile(ProfileType::Unconfined, String::new()))),
+        Some(AskedProfile::Unconfined) => Ok(Some(profile(ProfileType::Unconfined, String::new()))),
         // In the kubelet's words.
         Some(_) if !is_there => Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".into()),
-        Some("RuntimeDefault") => Ok(Some(profile(ProfileType::RuntimeDefault, String::new()))),
-        Some("Localhost") => {
-            let name = asked.and_then(|asked| asked.localhost_profile.clone()).unwrap_or_default();
-            Ok(Some(profile(ProfileType::Localhost, name)))
-        }
-        Some(other) => Err(format!("appArmorProfile {other}: there is no such type")),
+        Some(AskedProfile::RuntimeDefault) => Ok(Some(profile(ProfileType::RuntimeDefault, String::new()))),
+        Some(AskedProfile::Localhost(name)) => Ok(Some(profile(ProfileType::Localhost, name.to_owned()))),
     }
 }
 
@@ -424,16 +416,13 @@ mod tests {
 
     #[test]
     fn app_armor_is_had_or_refused() {
-        let of = |kind: Option<&str>, is_there| {
-            let asked =
-                kind.map(|kind| AppArmorProfile { type_: kind.into(), localhost_profile: Some("p".into()) });
-            app_armor(asked.as_ref(), false, is_there)
-        };
+        use AskedProfile::{Localhost, RuntimeDefault, Unconfined};
+        let of = |asked, is_there| app_armor(asked, false, is_there);
         let kind = |kind: ProfileType| Some(kind as i32);
         let told = |asked, is_there| of(asked, is_there).unwrap().map(|profile| profile.profile_type);
         assert_eq!((told(None, false), told(None, true)), (None, kind(ProfileType::RuntimeDefault)));
-        assert_eq!(told(Some("Localhost"), true), kind(ProfileType::Localhost));
-        assert_eq!(told(Some("Unconfined"), false), kind(ProfileType::Unconfined));
-        assert!(of(Some("RuntimeDefault"), false).is_err() && of(Some("Odd"), true).is_err());
+        assert_eq!(told(Some(Localhost("p")), true), kind(ProfileType::Localhost));
+        assert_eq!(told(Some(Unconfined), false), kind(ProfileType::Unconfined));
+        assert!(of(Some(RuntimeDefault), false).is_err());
     }
 }
