@@ -14,44 +14,66 @@ use super::NODE;
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is kept of it.
-#[derive(Debug, Serialize, Deserialize)]
+/// What is kept of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Kept {
     endpoint: String,
     /// The mark that this host's pods bear there.
     node: String,
 }
 
-/// Keeps in a file that a runtime is about to have pods of this host.
+fn read(file: &Path) -> Vec<Kept> {
+    fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn write(file: &Path, all: &[Kept]) -> io::Result<()> {
+    let unfinished = file.with_extension("unfinished");
+    fs::write(&unfinished, serde_json::to_vec(all)?)?;
+    fs::rename(unfinished, file)
+}
+
+/// Keeps in a file that a runtime is about to have pods of this host. Those in which pods may still be stay there.
 ///
 /// # Errors
 /// If that can't be written.
 pub(crate) fn keep(file: &Path, endpoint: &Endpoint, node: &str) -> io::Result<()> {
-    let kept = Kept { endpoint: endpoint.to_string(), node: node.to_owned() };
-    fs::write(file, serde_json::to_vec(&kept)?)
+    let (mut all, kept) = (read(file), Kept { endpoint: endpoint.to_string(), node: node.to_owned() });
+    if all.contains(&kept) {
+        return Ok(());
+    }
+    all.push(kept);
+    write(file, &all)
 }
 
-/// Ends the pods in the runtime that a file names, unless that is this one, and forgets it then.
+/// Ends the pods in the runtimes that a file names, but for this one, and forgets those then.
 pub(crate) async fn end_former(file: &Path, now: Option<&Endpoint>) {
-    let Some(kept) = fs::read(file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok()) else {
-        return;
-    };
-    let Some(endpoint) = kept.endpoint.parse::<Endpoint>().ok().filter(|endpoint| Some(endpoint) != now)
-    else {
-        return;
-    };
-    let runtime = endpoint.to_string();
-    match tokio::time::timeout(PATIENCE, end_all(&Client::at(&endpoint), kept.node)).await {
-        Ok(Ok(count)) => {
-            tracing::info!(runtime, count, "the pods in this host's former runtime are ended");
-            let _ = fs::remove_file(file);
+    let all = read(file);
+    let mut left = Vec::new();
+    for kept in &all {
+        let endpoint = kept.endpoint.parse::<Endpoint>().ok();
+        let Some(endpoint) = endpoint.filter(|endpoint| Some(endpoint) != now) else {
+            left.push(kept.clone());
+            continue;
+        };
+        let runtime = endpoint.to_string();
+        match tokio::time::timeout(PATIENCE, end_all(&Client::at(&endpoint), kept.node.clone())).await {
+            Ok(Ok(count)) => {
+                tracing::info!(runtime, count, "the pods in this host's former runtime are ended");
+                continue;
+            }
+            Ok(Err(failure)) => {
+                tracing::error!(runtime, %failure, "pods in this host's former runtime may run on");
+            }
+            Err(_) => {
+                tracing::error!(runtime, "pods in this host's former runtime may run on: it doesn't answer");
+            }
         }
-        Ok(Err(failure)) => {
-            tracing::error!(runtime, %failure, "pods in this host's former runtime may run on")
-        }
-        Err(_) => {
-            tracing::error!(runtime, "pods in this host's former runtime may run on: it doesn't answer")
-        }
+        left.push(kept.clone());
+    }
+    if left.len() < all.len()
+        && let Err(why) = write(file, &left)
+    {
+        tracing::warn!(%why, "that this host's former runtime is empty can't be noted");
     }
 }
 

@@ -285,7 +285,24 @@ async fn what_a_former_runtime_has_is_ended_once() {
     assert!(fake.lock().unwrap().asked.is_empty() && file.exists(), "it is this host's still");
     super::end_former(&file, None).await;
     assert_eq!(fake.lock().unwrap().asked, ["StopPodSandbox", "RemovePodSandbox"]);
-    assert!(!file.exists());
+    super::end_former(&file, None).await;
+    assert_eq!(fake.lock().unwrap().asked.len(), 2, "it is asked no more");
+}
+
+#[tokio::test]
+async fn a_former_runtime_that_does_not_answer_is_not_forgotten_for_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake { sandboxes: vec![sandbox("sandbox0", PodSandboxState::Ready, 0)], ..Fake::default() };
+    let (file, place) = (folder.path().join("runtime.json"), folder.path().join("other.sock"));
+    let (socket, other) = (folder.path().join("runtime.sock"), format!("unix://{}", place.display()));
+    let (former, next) =
+        (format!("unix://{}", socket.display()).parse().unwrap(), other.parse::<cri::Endpoint>().unwrap());
+    super::keep(&file, &former, "n1-x").unwrap();
+    super::end_former(&file, Some(&next)).await;
+    super::keep(&file, &next, "n1-x").unwrap();
+    let (_runtime, fake) = start(folder.path(), fake);
+    super::end_former(&file, Some(&next)).await;
+    assert_eq!(fake.lock().unwrap().asked, ["StopPodSandbox", "RemovePodSandbox"]);
 }
 
 #[tokio::test(start_paused = true)]
