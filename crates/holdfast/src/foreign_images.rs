@@ -114,16 +114,24 @@ impl ForeignImages {
             .flat_map(|container| [Some(container.image_ref), container.image.map(|image| image.image)])
             .flatten()
             .collect();
+        let mut stays = None;
         for image in self.client.all_images().await.map_err(fail)? {
             let names = [&image.id].into_iter().chain(&image.repo_tags).chain(&image.repo_digests);
             if !image.pinned && !names.into_iter().any(|name| used.contains(name)) {
-                self.client.remove_image(&image.id).await.map_err(fail)?;
+                // One that can't be removed keeps no other.
+                if let Err(failure) = self.client.remove_image(&image.id).await {
+                    stays.get_or_insert(failure);
+                    continue;
+                }
                 tracing::info!(
                     image = image.id,
                     names = image.repo_tags.join(", "),
                     "an image that nobody uses was removed"
                 );
             }
+        }
+        if let Some(failure) = stays {
+            return Err(fail(failure));
         }
         let still =
             places.iter().find_map(|place| Some((place, fullness(place)?)).filter(|(_, full)| *full >= high));
