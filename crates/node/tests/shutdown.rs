@@ -23,6 +23,23 @@ fn is_terminated(pod: &Value) -> bool {
     status["phase"] == "Failed" && status["reason"] == "Terminated" && status["message"] == TERMINATED
 }
 
+/// Waits until the Node says that it is ready, or not, and answers how it says it.
+async fn until_node_is_ready(host: &TestHost, wanted: &str) -> Value {
+    let mut states = host.writer.store.states();
+    let wait = async {
+        loop {
+            states.borrow_and_update();
+            let node = host.writer.get("nodes", "", "n1").unwrap();
+            let ready = condition(&node, "Ready").unwrap().clone();
+            if ready["status"] == wanted {
+                return ready;
+            }
+            states.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("it never says {wanted}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_end_in_the_order_of_their_priorities_and_say_why() {
     let mut host = TestHost::off();
@@ -53,19 +70,7 @@ async fn pods_end_in_the_order_of_their_priorities_and_say_why() {
     let late = host.until("late", "refused", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(late["status"]["reason"], "NodeShutdown");
     assert_eq!(late["status"]["message"], "Pod was rejected as the node is shutting down.");
-    let mut states = host.writer.store.states();
-    let wait = async {
-        loop {
-            states.borrow_and_update();
-            let node = host.writer.get("nodes", "", "n1").unwrap();
-            let ready = condition(&node, "Ready").unwrap().clone();
-            if ready["status"] == "False" {
-                return ready;
-            }
-            states.changed().await.unwrap();
-        }
-    };
-    let ready = tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    let ready = until_node_is_ready(&host, "False").await;
     assert_eq!(
         (&ready["reason"], &ready["message"]),
         (&json!("KubeletNotReady"), &json!("node is shutting down"))
@@ -90,8 +95,7 @@ async fn pods_end_in_the_order_of_their_priorities_and_say_why() {
     host.pod("next", json!({"command": ["sleep", "1000"]}), json!({}));
     host.until("next", "ready", is_ready).await;
     assert!(is_terminated(&host.writer.get("pods", "default", "plain").unwrap()));
-    let node = host.writer.get("nodes", "", "n1").unwrap();
-    assert_eq!(condition(&node, "Ready").unwrap()["status"], "True");
+    until_node_is_ready(&host, "True").await;
     host.shut_down().await;
 }
 

@@ -29,7 +29,7 @@ use crate::runtime::{Found, Trouble, Which};
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How long after that the agent waits for what doesn't die, or is still being made: it may be in a runtime that doesn't answer.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(8);
 /// How long the pods of a former life that are not this host's any more may take to end before the others go on without.
 const FORMER_PATIENCE: Duration = Duration::from_secs(30);
 /// How often files from ConfigMaps and Secrets are brought up to date.
