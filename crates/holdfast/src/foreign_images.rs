@@ -105,6 +105,10 @@ impl ForeignImages {
         if !places.iter().any(|place| fullness(place).is_some_and(|percent| percent >= high)) {
             return Ok(None);
         }
+        // Older runtimes don't say of the image of sandboxes that it is pinned, and no container uses it.
+        let settings = self.client.status().await.map_err(fail)?.info.remove("config").unwrap_or_default();
+        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+        let of_sandboxes = settings["sandboxImage"].as_str().map(str::to_owned);
         let used: Vec<String> = self
             .client
             .containers(Default::default())
@@ -113,6 +117,7 @@ impl ForeignImages {
             .into_iter()
             .flat_map(|container| [Some(container.image_ref), container.image.map(|image| image.image)])
             .flatten()
+            .chain(of_sandboxes)
             .collect();
         let mut stays = None;
         for image in self.client.all_images().await.map_err(fail)? {

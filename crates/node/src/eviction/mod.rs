@@ -138,10 +138,10 @@ async fn relieve(
     reports: &mpsc::UnboundedSender<Report>,
 ) -> Option<String> {
     tracing::warn!(signal = threshold.signal.name(), "the host is running short");
-    if threshold.signal.is_disk()
-        && let Ok(images) = host.containers.clone()
-    {
-        free_images(host, images).await;
+    if threshold.signal.is_disk() {
+        for images in host.containers.iter().chain(&host.foreign_images).cloned() {
+            free_images(host, images).await;
+        }
     }
     let observed = observe(host).await;
     if Decider::is_over(threshold, &observed) {
