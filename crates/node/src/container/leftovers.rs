@@ -82,7 +82,7 @@ impl Mounted {
             let mut fields = line.split(' ').skip(2);
             let (device, root) = (fields.next(), fields.next().unwrap_or_default());
             let below = root.strip_prefix(&self.path).unwrap_or_default();
-            // At the place of last words alone: a volume may be called so too, also one of a pod in a runtime of others, which needs no shim.
+            // At the place of last words alone: a volume may be called so too, of a pod in a runtime of others, which has no shim.
             let mut parts = below.strip_prefix('/').into_iter().flat_map(|below| below.split('/').take(2));
             let is_it = device == Some(&self.device) && parts.any(|part| part == "messages");
             is_it.then(|| below.to_owned())

@@ -237,15 +237,21 @@ impl ForeignRuntime {
 
     /// Ends what nobody knew of when the agent began, once the runtime answers.
     fn catch_up(&self) {
-        let (client, labels, sandboxes) = (self.client.clone(), self.labels.clone(), self.sandboxes.clone());
-        let (plugin, is_known) = (self.plugin.clone(), self.is_known.clone());
+        let (client, labels, plugin) = (self.client.clone(), self.labels.clone(), self.plugin.clone());
+        // Weak: once this agent is gone, what there is may be the next one's.
+        let (sandboxes, is_known) = (Arc::downgrade(&self.sandboxes), self.is_known.clone());
         tasks::spawn(info_span!("end what was not known"), async move {
             loop {
                 tokio::time::sleep(AGAIN).await;
+                if sandboxes.strong_count() == 0 {
+                    return;
+                }
                 if offer_network(&client, plugin.clone()).await.is_err() {
                     continue;
                 }
-                let Ok(all) = client.pod_sandboxes(labels.clone()).await else { continue };
+                let all = client.pod_sandboxes(labels.clone()).await;
+                let Some(sandboxes) = sandboxes.upgrade() else { return };
+                let Ok(all) = all else { continue };
                 for sandbox in all {
                     let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
                     if !sandboxes.has(&uid) {
