@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cri::{Client, Endpoint, Failure};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::NODE;
@@ -48,33 +49,34 @@ pub(crate) fn keep(file: &Path, endpoint: &Endpoint, node: &str) -> io::Result<(
 /// Ends the pods in the runtimes that a file names, but for this one, and forgets those then.
 pub(crate) async fn end_former(file: &Path, now: Option<&Endpoint>) {
     let all = read(file);
-    let mut left = Vec::new();
-    for kept in &all {
-        let endpoint = kept.endpoint.parse::<Endpoint>().ok();
-        let Some(endpoint) = endpoint.filter(|endpoint| Some(endpoint) != now) else {
-            left.push(kept.clone());
-            continue;
-        };
-        let runtime = endpoint.to_string();
-        match tokio::time::timeout(PATIENCE, end_all(&Client::at(&endpoint), kept.node.clone())).await {
-            Ok(Ok(count)) => {
-                tracing::info!(runtime, count, "the pods in this host's former runtime are ended");
-                continue;
-            }
-            Ok(Err(failure)) => {
-                tracing::error!(runtime, %failure, "pods in this host's former runtime may run on");
-            }
-            Err(_) => {
-                tracing::error!(runtime, "pods in this host's former runtime may run on: it doesn't answer");
-            }
-        }
-        left.push(kept.clone());
-    }
+    let stay = join_all(all.iter().map(|kept| stays(kept, now))).await;
+    let left: Vec<Kept> =
+        all.iter().zip(stay).filter(|(_, stays)| *stays).map(|(kept, _)| kept.clone()).collect();
     if left.len() < all.len()
         && let Err(why) = write(file, &left)
     {
         tracing::warn!(%why, "that this host's former runtime is empty can't be noted");
     }
+}
+
+/// Whether a runtime may still have pods of this host, once these were ended unless it is this one.
+async fn stays(kept: &Kept, now: Option<&Endpoint>) -> bool {
+    let endpoint = kept.endpoint.parse::<Endpoint>().ok();
+    let Some(endpoint) = endpoint.filter(|endpoint| Some(endpoint) != now) else { return true };
+    let runtime = endpoint.to_string();
+    match tokio::time::timeout(PATIENCE, end_all(&Client::at(&endpoint), kept.node.clone())).await {
+        Ok(Ok(count)) => {
+            tracing::info!(runtime, count, "the pods in this host's former runtime are ended");
+            return false;
+        }
+        Ok(Err(failure)) => {
+            tracing::error!(runtime, %failure, "pods in this host's former runtime may run on")
+        }
+        Err(_) => {
+            tracing::error!(runtime, "pods in this host's former runtime may run on: it doesn't answer")
+        }
+    }
+    true
 }
 
 async fn end_all(client: &Client, node: String) -> Result<usize, Failure> {
