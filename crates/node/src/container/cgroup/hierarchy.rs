@@ -55,6 +55,8 @@ impl Hierarchy {
         let ours =
             make(top.as_fd(), OsStr::new(OURS)).map_err(|errno| why("can't make a cgroup in", errno))?;
         give(ours.as_fd());
+        // Of version 1 only then do the limits of a pod hold its containers too. What is made beneath has it from here.
+        let _ = write(ours.as_fd(), "memory.use_hierarchy", "1");
         let node =
             make(ours.as_fd(), OsStr::new(name)).map_err(|errno| why("can't make a cgroup in", errno))?;
         give(node.as_fd());
@@ -221,19 +223,27 @@ fn children(cgroup: BorrowedFd<'_>) -> Vec<String> {
     folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The processes in a cgroup and in those beneath it.
-pub(super) fn processes(cgroup: BorrowedFd<'_>) -> Vec<i32> {
-    fn look(cgroup: BorrowedFd<'_>, depth: usize, found: &mut Vec<i32>) {
-        let own = read(cgroup, "cgroup.procs").unwrap_or_default();
-        found.extend(own.lines().filter_map(|line| line.parse::<i32>().ok()));
+/// Shows a cgroup and those beneath it, one after the other.
+pub(super) fn each(cgroup: BorrowedFd<'_>, see: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn look(cgroup: BorrowedFd<'_>, depth: usize, see: &mut dyn FnMut(BorrowedFd<'_>)) {
+        see(cgroup);
         for name in children(cgroup).into_iter().filter(|_| depth > 0) {
             if let Ok(child) = openat(cgroup, name.as_str(), FOLDER, Mode::empty()) {
-                look(child.as_fd(), depth - 1, found);
+                look(child.as_fd(), depth - 1, see);
             }
         }
     }
+    look(cgroup, DEPTH, see);
+}
+
+/// The processes in a cgroup and in those beneath it.
+pub(super) fn processes(cgroup: BorrowedFd<'_>) -> Vec<i32> {
     let mut found = Vec::new();
-    look(cgroup, DEPTH, &mut found);
+    each(cgroup, &mut |one| {
+        let own = read(one, "cgroup.procs").unwrap_or_default();
+        // One that can't be named from here is 0, which to a signal is this process' own group.
+        found.extend(own.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    });
     found
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::hierarchy::{processes, read, write};
+use super::hierarchy::{each, processes, read, write};
 
 /// The file of version 2 by which the kernel kills.
 pub(super) const KILL: &str = "cgroup.kill";
@@ -41,5 +41,7 @@ fn kill_stopped(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     for pid in processes(cgroup) {
         let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
+    // A container that may make cgroups may have stopped some itself, and what is stopped doesn't die.
+    each(cgroup, &mut |one| _ = write(one, FREEZER, "THAWED"));
     write(cgroup, FREEZER, "THAWED")
 }
