@@ -382,7 +382,6 @@ impl Desk {
     /// Decides for every pod that something happened to or whose time has come.
     fn step_due(&mut self) {
         let now = self.host.clock.now();
-        judge_deferred(&self.host, &mut self.entries);
         let due: Vec<String> = self
             .entries
             .iter()
@@ -397,6 +396,8 @@ impl Desk {
         let gone: Vec<Bytes> = of_static.map(|entry| entry.key.clone()).collect();
         self.entries.retain(|_, entry| !is_gone(entry));
         self.are_gone(&gone);
+        // After that: what they had is there for others at once.
+        judge_deferred(&self.host, &mut self.entries);
         if now.elapsed >= self.refresh_at {
             self.refresh_at = now.elapsed + REFRESH;
             self.refresh_files();
