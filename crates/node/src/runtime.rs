@@ -182,6 +182,18 @@ pub(crate) enum Program {
     Foreign(Box<foreign::Container>),
 }
 
+impl Program {
+    /// Says what its pod as a whole has, which is more than the pod asks for while a resize can't take it away yet.
+    pub(crate) fn set_pod(&mut self, pod: cgroup::Amounts) {
+        match self {
+            Program::Process(command) => command.cgroup.pod = pod,
+            Program::Bundle(bundle) => bundle.cgroup.pod = pod,
+            // There the pod has no limits of its own.
+            Program::Foreign(_) => {}
+        }
+    }
+}
+
 /// A container as its bundle has it.
 #[derive(Debug)]
 pub(crate) struct Bundle {

@@ -11,6 +11,7 @@ use tracing::info_span;
 use super::PodHost;
 use super::entry::Entry;
 use super::life::{Report, live, pre_stop};
+use super::resizing::takes;
 use super::writing::{finish, write_status};
 use crate::clock::Now;
 use crate::container::stop_signal;
@@ -42,10 +43,10 @@ pub(super) fn carry_out(
         }
         Action::Start { container, attempt } => {
             let Preparation::Done { address } = entry.record.preparation else { return };
-            let which = Which { uid: id, container, attempt };
+            let (which, whole) = (Which { uid: id, container, attempt }, takes(entry));
             work.spawn_in(
                 info_span!("container", pod = subject(&pod), container = which.container),
-                live(host, pod, which, address, is_single, reports),
+                live(host, pod, which, address, (is_single, whole), reports),
             );
         }
         Action::PreStop { container, attempt, limit } => {

@@ -13,6 +13,7 @@ use super::PodHost;
 use super::handler::Handler;
 use super::image::complete;
 use super::live::Live;
+use crate::container::cgroup::Amounts;
 use crate::container::last_words;
 use crate::images::Image;
 use crate::pod::{ContainerEnd, Failure, PrepareError, Resized, Resizing, StartError, container};
@@ -67,10 +68,10 @@ pub(crate) async fn live(
     pod: Arc<Pod>,
     which: Which,
     address: IpAddr,
-    is_single: bool,
+    (is_single, whole): (bool, Amounts),
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let made = make(&host, &pod, &which, address, is_single).await;
+    let made = make(&host, &pod, &which, address, (is_single, whole)).await;
     let Some(mut spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
     let (begun, image) = match made {
         Ok(made) => made,
@@ -171,7 +172,7 @@ async fn make(
     pod: &Arc<Pod>,
     which: &Which,
     address: IpAddr,
-    is_single: bool,
+    (is_single, whole): (bool, Amounts),
 ) -> Result<(Begun, Option<Arc<Image>>), StartError> {
     let Some(spec) = container(pod, &which.container).map(|spec| spec.into_owned()) else {
         return Err(StartError::Run("the container is not in the pod any more".into()));
@@ -227,7 +228,8 @@ async fn make(
             (Some(image), tasks::blocking(span, make).await)
         }
     };
-    let program = prepared.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
+    let mut program = prepared.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
+    program.set_pod(whole);
     let log = host.folders.logs(pod, &which.container);
     let begun = host.runtime.start(which, program, log).await.map_err(run)?;
     Ok((begun, image))

@@ -112,7 +112,7 @@ pub(super) fn judge_resize(host: &PodHost, entries: &mut HashMap<String, Entry>,
 }
 
 /// What of the host is a pod's: what it was given, and what it still has of what it had before.
-fn takes(entry: &Entry) -> Amounts {
+pub(super) fn takes(entry: &Entry) -> Amounts {
     let given = cgroup::of_pod(&entry.pod);
     entry.record.resize.given.map_or(given, |has| has.or(given))
 }
