@@ -233,11 +233,15 @@ impl Work {
             self.is_left = true;
             return;
         }
-        if let Some(keeper) = &self.driver.keeper
-            && let Err(error) = keeper.keep(address.into(), Hold::Lease(taking.epoch)).await
-        {
-            self.refused(&error, "can't take an address");
-            return self.holding.removed(address);
+        if let Some(keeper) = &self.driver.keeper {
+            // No longer than the lease holds by now: nobody would give up what else is held, while there is no keeper.
+            let kept = keeper.keep(address.into(), Hold::Lease(taking.epoch));
+            let kept = timeout(self.driver.page.remaining(), kept).await;
+            if let Err(error) = kept.unwrap_or_else(|late| Err(Error::Keeper(late.into()))) {
+                keeper.gone(address.into());
+                self.refused(&error, "can't take an address");
+                return self.holding.removed(address);
+            }
         }
         if let Place::Link(on) = &self.driver.place
             && let Err(error) = on.put(address.into()).await
