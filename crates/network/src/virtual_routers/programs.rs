@@ -186,7 +186,8 @@ mod tests {
             |phase| Notice { kind: Kind::Instance, index: 0, name: "one".into(), phase, priority: 100 };
         let told = || std::fs::read_to_string(&file).unwrap_or_default();
         let (news, heard) = watch::channel(None);
-        let task = tokio::spawn(tell(shell(&script), heard, Duration::from_millis(300)));
+        // More than a shell needs to say it, on a machine with much else to do.
+        let task = tokio::spawn(tell(shell(&script), heard, Duration::from_secs(3)));
         news.send_replace(Some(notice(vrrp::Phase::Master)));
         let first = async {
             while told() != "MASTER\n" {
