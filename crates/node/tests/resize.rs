@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use support::cgroups::Top;
 use support::{TestHost, condition, is_ready, main_status};
 
+/// A shell keeps what it was told, until it may go.
+const USES: &str = "x=$(head -c 12000000 /dev/zero | tr '\\0' y); : > used; until [ -e go ]; do sleep 0.05; done; x=; \
+                    exec sleep 1000";
+
 fn amounts(cpu: &str, memory: &str) -> Value {
     json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
 }
@@ -135,10 +139,7 @@ async fn more_than_the_host_has_waits_or_never_comes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_below_what_is_used_waits_for_that() {
     let Some(top) = Top::make("used") else { return };
-    // A shell keeps what it was told.
-    let command = "x=$(head -c 12000000 /dev/zero | tr '\\0' y); : > used; until [ -e go ]; do sleep 0.05; done; x=; \
-                   exec sleep 1000";
-    let (mut host, uid) = host_with_pod(&top, json!({"command": ["sh", "-c", command]})).await;
+    let (mut host, uid) = host_with_pod(&top, json!({"command": ["sh", "-c", USES]})).await;
     host.until_file(&host.work(&uid).join("used"), |_| true).await;
     resize(&host, "a", &amounts("200m", "8Mi"));
     let error =
@@ -160,6 +161,40 @@ async fn a_limit_below_what_is_used_waits_for_that() {
     let pod = host.until("a", "less", |pod| has(pod, &amounts("200m", "8Mi"))).await;
     assert_limits(&top, &uid, "20000", "8388608");
     assert_eq!(main_status(&pod)["restartCount"], 0);
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_keeps_what_it_uses_while_another_container_of_it_starts_anew() {
+    let Some(top) = Top::make("anew") else { return };
+    let mut host = TestHost::off();
+    host.cgroups = top.0.clone();
+    host.switch_on();
+    let ends = "until [ -e end ]; do sleep 0.05; done; rm end; exit 1";
+    let containers = json!([
+        {"name": "main", "command": ["sh", "-c", USES], "resources": amounts("200m", "64Mi")},
+        {"name": "other", "command": ["sh", "-c", ends], "resources": amounts("100m", "16Mi")},
+    ]);
+    let uid = host.pod_of_class("Guaranteed", "a", json!({}), json!({"containers": containers}));
+    host.until("a", "ready", is_ready).await;
+    host.until_file(&host.work(&uid).join("used"), |_| true).await;
+    resize(&host, "a", &amounts("200m", "8Mi"));
+    let is_refused =
+        |pod: &Value| condition(pod, "PodResizeInProgress").is_some_and(|told| told["reason"] == "Error");
+    host.until("a", "an error", is_refused).await;
+    std::fs::write(host.work(&uid).join("end"), "").unwrap();
+    let pod = host
+        .until("a", "another life of the other", |pod| {
+            pod["status"]["containerStatuses"][1]["restartCount"] == 1 && is_ready(pod)
+        })
+        .await;
+    assert_eq!(main_status(&pod)["restartCount"], 0);
+    let memory = |whose: &str| top.limits(&uid, whose).1;
+    assert!(memory("main").is_none_or(|most| most == "67108864"));
+    assert!(memory("").is_none_or(|most| most == "83886080"), "both together have what they had");
+    std::fs::write(host.work(&uid).join("go"), "").unwrap();
+    host.until("a", "less", |pod| has(pod, &amounts("200m", "8Mi"))).await;
+    assert!(memory("").is_none_or(|most| most == "25165824"));
     host.shut_down().await;
 }
 
