@@ -33,8 +33,8 @@ const KEEPER: &str = "address-keeper";
 const READY: u8 = b'!';
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(5);
-/// How long a host that has just started waits for it before it takes an address without one.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long a host that has just started waits for it before it takes an address without one. Much else starts at that time.
+const FIRST: Duration = Duration::from_secs(3);
 /// After this time one that has ended is followed by another.
 const NEXT: Duration = Duration::from_millis(200);
 /// How often it looks at least: its timers stand still while the machine sleeps, and the lease doesn't.
