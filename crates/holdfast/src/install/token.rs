@@ -81,9 +81,11 @@ async fn create(
 ) -> anyhow::Result<()> {
     let authority = String::from_utf8(kubeconfig.certificate_authority.clone())?;
     let hash = Trust::from_pem(authority)?.hash()?;
-    // Those whose time is over are of no use to anybody.
+    // Those whose time is over are of no use to anybody. Somebody else may remove them just now: that is no reason to make none.
     for old in tokens(client).await?.iter().filter(|token| token.until.is_some_and(|until| until <= now())) {
-        revoke(client, &old.id).await?;
+        if let Err(error) = revoke(client, &old.id).await {
+            say!("{error:#}");
+        }
     }
     let token = Token::draw(&mut random());
     client.create(&collection(), &token.object(until(ttl)?, description, replace)).await?;
