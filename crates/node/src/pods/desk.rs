@@ -496,7 +496,8 @@ impl Desk {
             Report::Evicted(_, failure, grace) => evicted(&self.host, entry, failure, grace, now),
             Report::Finished(_) => {
                 entry.finished = true;
-                entry.gone |= entry.mirror.is_some();
+                // What ends with the agent is run by the next one, which reads in its mirror what became of it.
+                entry.gone |= entry.mirror.is_some() && !self.leaving;
                 let key = entry.key.clone();
                 if self.host.store.snapshot().get(&key).is_none() {
                     self.gone(&key);
