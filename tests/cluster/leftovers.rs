@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, LogParams, PostParams};
 
 use crate::harness::{Cluster, wait_for};
 
 /// Binds the host's ports as soon as they are free, and keeps them.
 const THIEF: &str = "import os, socket, time
 held, wanted = [], [2380, 6443, 10250]
+print('waits for the ports', flush=True)
 while True:
     for port in list(wanted):
         s = socket.socket()
@@ -47,6 +48,12 @@ async fn a_thief_of_its_ports_does_not_keep_a_killed_host_down() {
         main.ready.then_some(main.restart_count)
     };
     let before = wait_for("the thief to run", restarts).await;
+    // A host that begins again before the thief does has its ports, and leaves the pod in peace.
+    wait_for("the thief to wait for the ports", || async {
+        let said = pods.logs("thief", &LogParams::default()).await.ok()?;
+        said.contains("waits for the ports").then_some(())
+    })
+    .await;
     cluster.signal_host("n1", libc::SIGKILL);
     wait_for("n1 to run its pod again", || async { restarts().await.filter(|now| *now > before) }).await;
 }
