@@ -68,7 +68,7 @@ fn with_secret(path: &str, text: &str) -> String {
     format!("{text}\n{}", statements.replace("SECRET", SECRET))
 }
 
-/// The same file on two hosts, which are held against each other: something is said of it, no terminal is told what to do, and a secret stays one.
+/// The same file on two hosts, which are held against each other: something is said of it, no terminal gets commands, and a secret stays one.
 pub(crate) fn read(input: &[u8]) {
     let Some((which, text)) = input.split_first() else { return };
     let (path, _) = FILES[usize::from(*which) % FILES.len()];

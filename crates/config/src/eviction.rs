@@ -25,7 +25,7 @@ pub struct Eviction {
     /// How long a pod has at most to end that goes for the sake of `soft`.
     #[serde(with = "humantime_serde")]
     pub max_pod_grace_period: Duration,
-    /// For how long a pressure is told after it was seen last: so that it doesn't come and go.
+    /// For how long a pressure is reported after it was seen last: so that it doesn't come and go.
     #[serde(with = "humantime_serde")]
     pub pressure_transition_period: Duration,
 }

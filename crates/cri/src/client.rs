@@ -292,7 +292,7 @@ impl Client {
         self.runtime("ExecSync", &question, limit.saturating_add(PATIENCE)).await
     }
 
-    /// Where a command beside a container can be run once, by whoever goes there soon.
+    /// Where a command beside a container can be run once, by a client that connects there soon.
     ///
     /// # Errors
     /// [`Failure`].

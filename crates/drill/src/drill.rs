@@ -24,7 +24,7 @@ use tokio::sync::mpsc::unbounded_channel;
 /// Between two looks at a cluster that is not at rest.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
-/// So many requests that fail from the beginning, and no other, come from something that doesn't speak HTTP: two seconds.
+/// When this many requests fail from the beginning, and none succeeds, the answers come from something that doesn't speak HTTP: two seconds.
 const MUTE: usize = 40;
 
 /// A drill under way.

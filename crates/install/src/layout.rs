@@ -43,7 +43,7 @@ pub enum Stage {
 }
 
 impl Layout {
-    /// What a host is told lies in `config`, what it keeps in `data`: absolute paths.
+    /// A host's settings lie in `config`, its data in `data`: absolute paths.
     pub fn new(config: PathBuf, data: PathBuf) -> Self {
         Layout { config, data }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// This many within that time, whoever they are. A machine that comes with a token made a moment ago on another host is one of
+/// This many within that time, from all machines together. A machine that comes with a token made a moment ago on another host is one of
 /// few; who guesses secrets of 82 bits has no use for more either.
 const MOST: usize = 20;
 const WITHIN: Duration = Duration::from_secs(10);

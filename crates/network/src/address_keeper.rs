@@ -62,7 +62,7 @@ impl Hold {
         }
     }
 
-    /// What the keeper is told: `ADDRESS KIND NUMBER`.
+    /// The message to the keeper: `ADDRESS KIND NUMBER`.
     fn line(self, address: IpAddr) -> String {
         match self {
             Hold::Lease(epoch) => format!("{address} lease {epoch}\n"),

@@ -77,7 +77,7 @@ pub fn rules_of(family: Family, table: &str, chain: &str) -> io::Result<u32> {
     }
 }
 
-/// Hears that something changed in this namespace's nftables, whoever did it.
+/// Hears that something changed in this namespace's nftables, no matter which program changed it.
 #[derive(Debug)]
 pub struct News(AsyncFd<OwnedFd>);
 

@@ -87,7 +87,7 @@ async fn a_file_is_a_pod_and_the_api_shows_it() {
     assert!(!is_alive(&first));
     let second = host.until_file(&pids, |text| text.ends_with('\n') && text != first).await;
 
-    // What can't be read ends nothing, and is told.
+    // A file that can't be read ends nothing, and an Event says so.
     fs::write(folder.join("web.yaml"), "kind: Pod\nmetadata: {name: web}\nspec: {contaners: []}\n").unwrap();
     let told = "web.yaml: unknown field \"spec.contaners\"";
     host.until_event("InvalidStaticPod", |message| message.contains(told) && message.contains("goes on"))

@@ -39,7 +39,7 @@ pub(crate) enum Finding {
         inter: Timer,
         /// The same after one that failed.
         after_failure_ms: u64,
-        /// So many that fail.
+        /// How many fail.
         fall: u64,
         /// How long each waits at most.
         limit_ms: u64,
@@ -76,7 +76,7 @@ pub(crate) struct Timers {
     pub(crate) asks_locally: bool,
 }
 
-/// The most of a value that can't be read that is told: what is longer is no time at all.
+/// How much of a value that can't be read is shown: what is longer is no time at all.
 const LONGEST_VALUE: usize = 20;
 
 /// The slowest of what hosts say, or the program's own; what can't be read as a time is named.
@@ -230,7 +230,7 @@ fn address(hosts: &[Host]) -> Option<(Timer, u64)> {
         setting: "keepalived advert_int",
         file: Some(file.file(one.line).to_owned()),
     };
-    // Whoever has the highest priority holds it; the next one takes over. Of one file only, the others are taken to be like it.
+    // The host with the highest priority holds it; the next one takes over. Of one file only, the others are taken to be like it.
     let mut priorities: Vec<u64> = all.iter().map(|(_, _, one)| one.priority).collect();
     priorities.sort_unstable();
     let next = if priorities.len() > 1 { priorities.len() - 2 } else { 0 };

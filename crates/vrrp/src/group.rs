@@ -70,7 +70,7 @@ impl Group {
             && priority != changed.router.priority
         {
             changed.router.priority = priority;
-            // Whoever is better now hears of it at once.
+            // A better router hears of it at once.
             if self.phase == Phase::Master {
                 self.step(member, Event::Timer, now, &mut actions);
             }

@@ -118,7 +118,7 @@ enum Answer {
     Silence,
 }
 
-/// Who answers at the virtual address: a connection makes the kernel ask the network for it, and whoever it is, its hardware address is
+/// Who answers at the virtual address: a connection makes the kernel ask the network for it, and the hardware address of the one that answers is
 /// known then, also where nobody listens.
 pub(super) async fn neighbour(plan: &Plan, links: &[Link]) -> Option<Neighbour> {
     let config = plan.config.as_ref().filter(|_| plan.pre)?;

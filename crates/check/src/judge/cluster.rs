@@ -122,7 +122,7 @@ fn clocks(cluster: &Cluster, section: &mut Section) {
     for (name, peer) in &cluster.peers {
         let Some(skew) = peer.health.as_ref().ok().and_then(|health| health.skew) else { continue };
         compared += 1;
-        // What it is at least: the seconds that are told may be nearly over, and the answer was on its way.
+        // What it is at least: the reported seconds may be nearly over, and the answer was on its way.
         let apart = if skew.least > 0 { skew.least } else { skew.most.min(0) };
         let (by, where_to) = (apart.unsigned_abs(), if apart > 0 { "ahead of" } else { "behind" });
         let what = format!("{name}'s clock is {:.1} s {where_to} this host's", by as f64 / 1000.0);

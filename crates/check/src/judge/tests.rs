@@ -1,4 +1,4 @@
-//! A good machine is told to be one, and each thing that is wrong with it is found.
+//! A good machine is reported as one, and each thing that is wrong with it is found.
 
 mod hosts;
 mod machine;

@@ -21,7 +21,7 @@ pub enum NoStatus {
     /// Nobody answers.
     #[error("no host of the cluster answers: {}; start one, or name another kubeconfig with --kubeconfig FILE", told(.0))]
     Nobody(Vec<(String, String)>),
-    /// Whoever asks is not let.
+    /// The user has no right to ask.
     #[error("{server} doesn't tell whom the kubeconfig names: {why}; ask as an administrator")]
     Refused {
         /// The server.

@@ -11,7 +11,7 @@ use super::told::{HostAnswer, HostSays};
 use crate::finding::{Finding, Group, Section};
 use crate::judge::{DAY, RENEW, SOON, listed, margin_of};
 
-/// A follower applies what the leader commits within milliseconds. So many changes are more than one request's worth of them.
+/// A follower applies what the leader commits within milliseconds. This number of changes is more than one request makes.
 const FAR_BEHIND: u64 = 1_000;
 
 /// All there is to say: what would break the cluster first, then what is not as it should be.

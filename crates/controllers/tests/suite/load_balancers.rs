@@ -112,7 +112,7 @@ async fn services_get_addresses_which_hosts_hold_evenly() {
     let ingress = cluster.get::<Service>("default", "s0").unwrap().status.unwrap().load_balancer.unwrap();
     assert_eq!(ingress.ingress.unwrap()[0].ip_mode.as_deref(), Some("VIP"));
 
-    // Whoever leads next decides the same, and moves nothing.
+    // The next leader decides the same, and moves nothing.
     let before = cluster.addresses();
     cluster.take_over();
     cluster.pass(Duration::from_secs(60));

@@ -150,7 +150,7 @@ impl Cluster {
         Ok(Cluster { host, at })
     }
 
-    /// The cluster's authority: whoever answers there shows it, and has a certificate of it.
+    /// The cluster's authority: the server there shows it, and has a certificate of it.
     async fn authority(&self, hash: KeyHash) -> anyhow::Result<Trust> {
         let nobody =
             || format!("nobody answers at {}: is the first host started, and is this its address?", self.at);

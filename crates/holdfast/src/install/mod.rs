@@ -75,7 +75,7 @@ pub fn apis_beside(kubeconfig: &Path) -> Vec<SocketAddr> {
     std::iter::once(own).chain(others.into_values().filter(|other| *other != own)).collect()
 }
 
-/// Writes the administrator's kubeconfig: whoever has the authority's key can make one.
+/// Writes the administrator's kubeconfig: a person who has the authority's key can make one.
 #[allow(clippy::disallowed_methods, reason = "the program: its certificate is valid from now on")]
 fn write_kubeconfig(layout: &Layout, authority: &Authority, config: &HostConfig) -> anyhow::Result<()> {
     let admin = authority.admin_identity(std::time::SystemTime::now())?;

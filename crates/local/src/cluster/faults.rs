@@ -63,7 +63,7 @@ impl Cluster {
         Ok(cut)
     }
 
-    /// From now on so many of a hundred packets between a host and the other hosts are lost, until [`Cluster::lose_nothing`]. Whoever asks
+    /// From now on this many of a hundred packets between a host and the other hosts are lost, until [`Cluster::lose_nothing`]. A client that asks
     /// from the switch is heard.
     pub fn lose(&mut self, name: &str, lost: Lost, percent: u8) -> Result<Cut, Error> {
         let number = self.host(name)?.number;

@@ -35,7 +35,7 @@ pub(super) fn state(link: Option<&View>, moving: &[Range]) -> LinkState {
     }
 }
 
-/// Looks again and again. Each look is told, also one that finds nothing new: what the kernel refused is tried again then.
+/// Looks again and again. Each look is reported, also one that finds nothing new: what the kernel refused is tried again then.
 pub(super) async fn look(
     names: BTreeSet<String>,
     looks: watch::Sender<Option<Links>>,

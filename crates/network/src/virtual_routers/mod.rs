@@ -39,7 +39,7 @@ pub struct VirtualRouters {
 impl VirtualRouters {
     /// Takes part in the virtual routers of `settings`, which must have no [`problems`](vrrp::Settings::problems). `elsewhere` are
     /// the first and the last of addresses that come and go on this host's links without them: nothing is said in their name. Scripts and
-    /// those who are told are run on `programs`: to make a process takes time, which the caller's runtime should have for nothing else.
+    /// programs that hear of changes run on `programs`: to make a process takes time, which the caller's runtime should have for nothing else.
     ///
     /// # Errors
     /// If the kernel lets this program neither speak VRRP nor see to addresses.

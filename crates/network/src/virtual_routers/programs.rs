@@ -1,4 +1,4 @@
-//! The programs that virtual routers run: scripts that say whether the host is well, and who is told what has changed.
+//! The programs that virtual routers run: scripts that say whether the host is well, and programs that hear what has changed.
 //!
 //! They get no environment but a PATH, no open files, a group of processes of their own, and a time that ends with its death.
 
@@ -18,7 +18,7 @@ use tracing::info_span;
 use vrrp::{Kind, Notice, Script, Settings};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a program that is told something may take.
+/// How long a notified program may take.
 const NOTICE: Duration = Duration::from_secs(10);
 /// How long one that was killed is waited for: one that waits for a disk that doesn't answer dies later.
 const DEATH: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Tells programs what has changed, each in turn. One that is slower than the changes is told the newest.
+/// Tells programs what has changed, each in turn. One that is slower than the changes gets the newest.
 #[derive(Debug)]
 pub(super) struct Notifier {
     instances: Vec<Option<watch::Sender<Option<Notice>>>>,
@@ -130,7 +130,7 @@ impl Notifier {
 }
 
 async fn tell(command: Vec<String>, mut news: watch::Receiver<Option<Notice>>, limit: Duration) {
-    // The last one is told also after its sender has gone.
+    // The last notice goes out also after its sender has gone.
     while news.changed().await.is_ok() {
         let Some(notice) = news.borrow_and_update().clone() else { continue };
         if let Err(why) = run(&command, &notice.arguments(), limit).await {
@@ -167,7 +167,7 @@ mod tests {
         assert!(matches!(late, Err(Failed::Late(_))), "{late:?}");
         let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let gone = async {
-            // It may stay as a zombie until whoever inherits it looks.
+            // It may stay as a zombie until the process that inherits it looks.
             while std::fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| !stat.contains(") Z "))
             {

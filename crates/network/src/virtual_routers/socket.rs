@@ -82,7 +82,7 @@ impl Speaker {
     pub fn hear(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); LARGEST];
-        // Without more, or with a link that went away, which is told otherwise, it ends.
+        // Without more, or with a link that went away, which netlink reports, it ends.
         while packets.len() < AT_ONCE
             && let Ok(length) = self.receive(&mut buffer)
         {

@@ -47,7 +47,7 @@ fn only(has: &Namespace, has_not: &Namespace, address: &str) -> bool {
 }
 
 #[test]
-fn the_higher_priority_leads_whoever_comes_first_and_an_end_is_told_like_keepalived_s() {
+fn the_higher_priority_leads_in_any_order_of_start_and_an_end_is_announced_as_by_keepalived() {
     let Some(lan) = Lan::new() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (our_program, our_notes) = notepad(folder.path(), "ours");
@@ -70,7 +70,7 @@ fn the_higher_priority_leads_whoever_comes_first_and_an_end_is_told_like_keepali
     let ours = a.ours(higher);
     lan.settles(1, 3, || only(&a, &b, VIRTUAL));
 
-    // The end of ours is told by priority 0: keepalived follows within its skew.
+    // Ours says by priority 0 that it ends: keepalived follows within its skew.
     lan.forget();
     drop(ours);
     assert!(!a.holds(VIRTUAL));

@@ -26,7 +26,7 @@ pub(crate) trait Resize: Send + Sync {
     /// Changes its size; its processes are notified.
     ///
     /// # Errors
-    /// If whoever has it refuses.
+    /// If the process that has it refuses.
     fn resize(&self, to: Size) -> io::Result<()>;
 }
 

@@ -3,7 +3,7 @@
 //!
 //! 1. The use goes into the book, and so into what the Node is to say.
 //! 2. The Node's writer has said so: it counts what it was told up to, and writes of former contents have ended by then.
-//! 3. A state that is no older than that says both that the Node uses the volume and that it is attached. Since whoever detaches takes the
+//! 3. A state that is no older than that says both that the Node uses the volume and that it is attached. Since the controller that detaches takes the
 //!    volume out of `volumesAttached` first, and then looks at `volumesInUse` again, it now sees the use.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use super::{CsiVolumes, Wish};
 use crate::container::Missing;
 use crate::pod::{is_over, uid};
 
-/// How long a pod waits for its volumes before that is told (`podAttachAndMountTimeout` of `pkg/kubelet/volumemanager`).
+/// How long a pod waits for its volumes before an Event says so (`podAttachAndMountTimeout` of `pkg/kubelet/volumemanager`).
 const PATIENCE: Duration = Duration::from_secs(2 * 60 + 3);
 
 /// What a Node says of the volumes of its host.

@@ -107,7 +107,7 @@ pub struct Eviction {
     pub thresholds: Vec<Threshold>,
     /// The longest time that a pod has to end where a threshold has a grace of its own (`evictionMaxPodGracePeriod`).
     pub longest_grace: Duration,
-    /// For how long a pressure is told after it was seen last (`evictionPressureTransitionPeriod`).
+    /// For how long a pressure is reported after it was seen last (`evictionPressureTransitionPeriod`).
     pub transition: Duration,
     /// How often it is looked.
     pub every: Duration,

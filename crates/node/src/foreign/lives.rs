@@ -200,7 +200,7 @@ fn turn(log: &Path) -> io::Result<bool> {
 async fn watch_over(lives: Weak<Lives>) {
     let (mut count, mut is_away) = (0_u32, false);
     loop {
-        // Weak: whoever drops the runtime ends this too.
+        // Weak: this ends when the runtime is dropped.
         let Some(here) = lives.upgrade() else { return };
         if here.list().is_empty() {
             tokio::select! {

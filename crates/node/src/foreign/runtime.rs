@@ -212,7 +212,7 @@ impl ForeignRuntime {
         Ok(begun)
     }
 
-    /// Takes away what a container's former lives left in a sandbox. One of this very life that runs is it: whoever started it
+    /// Takes away what a container's former lives left in a sandbox. One of this very life that runs is it: the agent that started it
     /// didn't hear of it.
     async fn clear_former(&self, which: &Which, sandbox: &str) -> Result<Option<Begun>, RunError> {
         let mut labels = self.sandboxes.labels(&which.uid);
@@ -327,7 +327,7 @@ impl Runtime for ForeignRuntime {
         .boxed()
     }
 
-    /// The CRI has one way to ask for an end, with the signal that the image names. Whoever is to die at once does.
+    /// The CRI has one way to ask for an end, with the signal that the image names. A container that must die at once is killed.
     fn signal(&self, which: &Which, signal: i32) {
         let Some(life) = self.lives.get(which) else { return };
         let (client, lives) = (self.client.clone(), Arc::downgrade(&self.lives));

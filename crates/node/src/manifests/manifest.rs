@@ -17,7 +17,7 @@ use crate::pods::SINGLE;
 /// The priority of what a node can't do without (`system-node-critical`). A static pod has it on its own host, whatever its class is:
 /// nobody else would start it again.
 const NODE_CRITICAL: i64 = 2_000_001_000;
-/// How many faults of one manifest are told.
+/// How many faults of one manifest are reported.
 const MOST_FAULTS: usize = 10;
 
 /// A pod that the host runs by itself.

@@ -110,7 +110,7 @@ pub(super) fn say(
         tracing::info!(target: "timeline", what = "pod-ready", subject);
     }
     entry.told_ready = ready;
-    // What has no mirror is told nobody.
+    // Nobody hears of a pod that has no mirror.
     let (false, Some(object)) = (entry.writing, entry.uid_in_api().map(str::to_owned)) else { return };
     let starting = |record: &PodRecord| {
         let asked = matches!(record.preparation, Preparation::Asked);

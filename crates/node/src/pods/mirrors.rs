@@ -179,7 +179,7 @@ impl Desk {
         let mut pod = (*one.pod).clone();
         let there = state.get(&key).cloned();
         let last = there.as_ref().and_then(|kv| objects::decode::<Pod>(kv).ok());
-        // How often its containers were started stands in its last mirror. That it was over doesn't count: whoever may write the mirror
+        // How often its containers were started stands in its last mirror. That it was over doesn't count: a user who may write the mirror
         // could say so.
         if let Some(last) = last.filter(|last| mirrored(last) == Some(&id))
             && let Some(said) = last.status

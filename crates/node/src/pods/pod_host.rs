@@ -143,7 +143,7 @@ impl PodHost {
         if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(&self.name) {
             return None;
         }
-        // What the mirror says is not asked: whoever may make pods can write that.
+        // What the mirror says doesn't count: a user who may make pods can write that.
         if mirrored(&pod).is_some()
             && let Some(uid) = self.static_pods.get(objects::key("", "pods", namespace, name).as_bytes())
         {

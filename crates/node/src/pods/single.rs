@@ -1,7 +1,7 @@
 //! Pods that must not run twice: they run by the host's lease, and stop with it.
 //!
 //! Before one starts, in this order: the host holds its lease, its Node says the epoch, the pod says that it stops with that epoch, and a state that is
-//! no older than all of that shows that nobody has fenced the host in it. Whoever fences it later does so after the lease is over,
+//! no older than all of that shows that nobody has fenced the host in it. A leader that fences it later does so after the lease is over,
 //! and the pod's keeper has killed the pod by then (`shim::keeper`). The pod says the epoch anew for each one: so what a leader has
 //! decided of it in an earlier one no longer holds, since that was about another version of the object.
 

@@ -39,7 +39,7 @@ pub fn run_shim() -> Option<ExitCode> {
 }
 
 fn be_shim() -> io::Result<()> {
-    // Of its own: a terminal's signals are for the agent that was started there. It leads one already if whoever started it saw to that.
+    // Of its own: a terminal's signals are for the agent that was started there. It leads one already if its parent saw to that.
     let _ = nix::unistd::setsid();
     // Once more, by the process that those who connect are to know this pod by: SO_PEERCRED names who listened last (unix(7)).
     // SAFETY: a system call on a number.

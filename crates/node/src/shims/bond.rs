@@ -20,7 +20,7 @@ use super::link::{Link, kill_shims};
 use crate::container::{cgroup, end_leftovers};
 use crate::shim::wire::Ask;
 
-/// The file in a pod's folder that says that the pod stops with the lease. It is there before the shim is, and goes with the folder: so whoever
+/// The file in a pod's folder that says that the pod stops with the lease. It is there before the shim is, and goes with the folder: so the agent that
 /// looks for what may be left of an epoch finds it also where no shim answers any more. In it is the folder of the cgroups of the host's pods, if they
 /// have any.
 const MARK: &str = "stops-with-lease";

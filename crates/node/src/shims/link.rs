@@ -51,7 +51,7 @@ pub(super) fn socket_in(folder: &Path) -> io::Result<(File, PathBuf)> {
     Ok((folder, path))
 }
 
-/// Whether a process is the shim of the pod with this folder. Those of older versions are known by whoever made their sockets.
+/// Whether a process is the shim of the pod with this folder. Those of older versions are known by the process that made their sockets.
 fn is_shim(pid: i32, folder: &Path) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0).skip(1);

@@ -85,7 +85,7 @@ impl Ports {
     }
 }
 
-/// A socket of a pod's network: it stays there, whoever uses it. Made on a thread that goes there and ends, since one of the
+/// A socket of a pod's network: it stays there, whichever thread uses it. Made on a thread that goes there and ends, since one of the
 /// runtime's would have to come back.
 async fn socket_in(network: &OwnedFd, target: SocketAddr) -> io::Result<TcpSocket> {
     let network = network.try_clone()?;

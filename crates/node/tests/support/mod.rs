@@ -95,7 +95,7 @@ impl PodAddresses for Addresses {
     }
 }
 
-/// So many members, of which n1 is one.
+/// This number of members, of which n1 is one.
 pub fn members(count: usize) -> Arc<BTreeSet<String>> {
     Arc::new((1..=count).map(|n| format!("n{n}")).collect())
 }

@@ -108,7 +108,7 @@ pub(crate) fn of_members(members: usize) -> Vec<Finding> {
 fn secrets(hosts: &[Host], findings: &mut Findings) {
     for host in hosts {
         for (file, line, of) in &host.passwords {
-            let what = format!("a secret stands there in clear ({of}): whoever reads the file has it");
+            let what = format!("a secret stands there in clear ({of}): each reader of the file has it");
             findings.risk(
                 at(file, *line),
                 what,

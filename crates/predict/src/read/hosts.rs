@@ -125,7 +125,7 @@ pub(crate) fn hosts(files: &[File], named: &[String]) -> Vec<Host> {
     hosts.into_values().collect()
 }
 
-/// The flags by which programs are told of their configurations.
+/// The flags that name programs' configurations.
 const CONFIGURATIONS: [(Program, &str); 5] = [
     (Program::Kubelet, "config"),
     (Program::KubeProxy, "config"),

@@ -140,7 +140,7 @@ pub(crate) struct Host {
     pub(crate) kernel: BTreeMap<String, Setting>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) holdfast: Option<(String, Box<HostConfig>)>,
-    /// Files with passwords that are read by whoever reads the file: which, where, of what.
+    /// Passwords in clear, which every reader of the file sees: which, where, of what.
     pub(crate) passwords: Vec<(String, usize, &'static str)>,
     pub(crate) not_understood: Vec<NotUnderstood>,
     /// Files of which nothing is known.
@@ -187,7 +187,7 @@ impl Host {
     }
 
     fn flags(&mut self, program: Program, words: &[String], file: &str) {
-        // The program runs here, whatever it is told.
+        // The program runs here, whatever its flags say.
         self.set(program, "", "", file);
         for (name, value) in words::flags(words) {
             self.set(program, &name, &value, file);

@@ -124,7 +124,7 @@ fn nested(host: &mut Host, value: &Value, path: &str, depth: usize) -> bool {
         if !["ClusterConfiguration", "InitConfiguration"].contains(&kind) {
             host.configured.insert(*program);
         }
-        // It runs there, whatever it is told.
+        // It runs there, whatever its flags say.
         host.set(*program, "", "", path);
         let place = value.pointer(&format!("/{}", field.replace('.', "/"))).unwrap_or(&Value::Null);
         texts(place).into_iter().for_each(|text| host.set(*program, flag, &text, path));

@@ -113,7 +113,7 @@ fn what_would_break_the_cluster_is_told() {
         two.last().unwrap(),
         "fault margin: 1 of 3 members are ready, and 2 are a majority: the cluster takes no writes; bring n2 and n3 back"
     );
-    // Two members bear no loss, one is told so without a warning, five bear two.
+    // Two members bear no loss, one says so without a warning, five bear two.
     let of = |members: usize| {
         let mut facts = running();
         let like = peer(&mut facts, "n1").clone();
