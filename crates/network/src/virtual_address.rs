@@ -151,7 +151,13 @@ pub(crate) async fn follow(
         doubtful &= leads.is_some();
         let wanted = leads.filter(|_| !doubtful);
         let done = match wanted {
-            _ if held == wanted && !misplaced => Ok(()),
+            _ if held == wanted && !misplaced => {
+                // Here, too: where there is news all the time, as while many pods start, the wait for the next beat begins anew each time.
+                if let Some(term) = held {
+                    page.set(term, Some(until));
+                }
+                Ok(())
+            }
             // Leading again in a later term, too: another host may have had it in between.
             Some(term) => {
                 telling.abort_all();

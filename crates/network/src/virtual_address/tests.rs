@@ -109,6 +109,33 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
 }
 
 #[tokio::test]
+async fn news_all_the_time_keeps_nobody_from_saying_that_the_address_is_held() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 5));
+    let stop = Sender::new(false);
+    let page = page();
+    tokio::spawn(follow(
+        holder,
+        page.clone(),
+        || {},
+        answering(true),
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
+    sees(&mut seen, Some(&entry)).await;
+    let first = page.ends(5);
+    assert!(first.is_some());
+    let goes_on = async {
+        while page.ends(5) == first {
+            leadership.send_replace(leader(true, 5));
+            sleep(BEAT / 10).await;
+        }
+    };
+    timeout(SOON, goes_on).await.expect("said again");
+    assert!(page.ends(5) > first, "it was said again before the time was over");
+}
+
+#[tokio::test]
 async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that_it_leads() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 5));
