@@ -20,6 +20,7 @@ fn an_unknown_flag_or_value_is_named() {
     refused(&["drill", "--frobnicate"], &["--frobnicate"]);
     refused(&["up", "--nodes", "0"], &["--nodes"]);
     refused(&["up", "--net", "carrier-pigeon"], &["carrier-pigeon", "loopback"]);
+    refused(&["up", "--dir", "/nowhere/cluster", "--static-pods", "/nowhere"], &["/nowhere is no folder"]);
     refused(&["drill", "--workload", "/nowhere.yaml"], &["/nowhere.yaml"]);
     refused(&["drill", "--workload", "mine.yaml", "--runtime", "oci"], &["leave --runtime out"]);
 }

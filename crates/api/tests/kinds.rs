@@ -392,6 +392,13 @@ fn parts_of_a_pod_change_through_their_own_paths_alone() {
     without.as_object_mut().unwrap().remove("resources");
     assert!(resized(without).1.contains(&"spec.resources.requests".to_owned()));
 
+    // A mirror shows a pod that another amount would make another pod.
+    let (mut mirror, mut new) = (made(pods, &spec("1", "i")), made(pods, &spec("2", "i")));
+    mirror.set_meta("annotations", json!({"kubernetes.io/config.mirror": "hash"}));
+    prepare_update(pods, "resize", &mut new, &mirror);
+    let faults = validate_update(pods, "resize", &new, &mirror);
+    assert!(faults.iter().any(|fault| fault.message.contains("static pods cannot be resized")), "{faults:?}");
+
     let helper = with(spec("1", "i"), json!({"ephemeralContainers": [{"name": "b", "image": "d"}]}));
     let (with_helper, faults) = update("ephemeralcontainers", helper.clone());
     assert_eq!(faults, [""; 0]);

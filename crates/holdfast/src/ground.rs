@@ -86,6 +86,8 @@ pub struct Wish {
     pub datastore: Option<Datastore>,
     /// The file that tells the hosts about registries of images; none for what the folder knows.
     pub registries: Option<PathBuf>,
+    /// The folder with the manifests of the pods that each host runs by itself; none for what the folder knows.
+    pub static_pods: Option<PathBuf>,
     /// The runtime of others that runs the hosts' containers; none for what the folder knows.
     pub runtime: Option<String>,
     /// Whether the cluster is to be removed from its etcd in the end.
@@ -96,7 +98,7 @@ impl Ground {
     /// Opens or makes the folder `dir` of a cluster, binds the ports of 127.0.0.1, and enters the hosts' network.
     /// The etcd that the cluster's state lies in, where it has one, must answer.
     pub fn prepare(dir: &Path, wish: Wish) -> anyhow::Result<Ground> {
-        let Wish { nodes, net: choice, ports, datastore, registries, runtime, passes } = wish;
+        let Wish { nodes, net: choice, ports, datastore, registries, static_pods, runtime, passes } = wish;
         let record = Folder::record_in(dir)?;
         let kind = choice.kind(record.as_ref())?;
         let mut plan =
@@ -107,6 +109,7 @@ impl Ground {
         let etcd = datastore.clone().or(record.and_then(|record| record.datastore));
         plan.datastore = datastore;
         plan.registries = registries;
+        plan.static_pods = static_pods;
         plan.runtime = runtime;
         let mut ferries = Vec::new();
         if let Some(etcd) = &etcd {

@@ -49,6 +49,9 @@ pub struct Args {
     /// Mirrors, authorities and registries without TLS, as YAML (docs/images.md) [default: as before]
     #[arg(long, value_name = "FILE")]
     registries: Option<PathBuf>,
+    /// A folder of manifests whose pods each host runs by itself (docs/static-pods.md) [default: as before]
+    #[arg(long, value_name = "DIR")]
+    static_pods: Option<PathBuf>,
     /// containerd or CRI-O, such as unix:///run/containerd/containerd.sock (docs/containers.md) [default: as before, or our own]
     #[arg(long, value_name = "ADDRESS")]
     runtime: Option<cri::Endpoint>,
@@ -82,15 +85,24 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(path.canonicalize()?)
     });
     let registries = registries.transpose()?;
+    let static_pods = args.static_pods.map(|path| manifests(&path)).transpose()?;
     let runtime = args.runtime.map(|endpoint| endpoint.to_string());
-    let wish =
-        Wish { nodes, net: args.net, ports: Some(ports), datastore, registries, runtime, passes: false };
+    let (net, ports) = (args.net, Some(ports));
+    let wish = Wish { nodes, net, ports, datastore, registries, static_pods, runtime, passes: false };
     let ground = Ground::prepare(&dir, wish)?;
     let hosts = Addresses::hosts(ground.folder.record().nodes);
     let configs: Vec<PathBuf> = hosts.map(|(_, name)| ground.folder.config_file(&name)).collect();
     crate::image::bring(&args.image, &configs)?;
     let arguments = [args.log_format.host_arguments(), args.without.host_arguments()].concat();
     ground::runtime()?.block_on(serve(ground, arguments, front))
+}
+
+/// A folder of manifests as hosts find it, wherever they run.
+fn manifests(path: &Path) -> anyhow::Result<PathBuf> {
+    let failed = || format!("{} is no folder for static pods", path.display());
+    let path = path.canonicalize().with_context(failed)?;
+    anyhow::ensure!(path.is_dir(), failed());
+    Ok(path)
 }
 
 /// The launcher that runs on a folder, if one does.

@@ -90,11 +90,12 @@ impl Folder {
                 let datastore = plan.datastore.or(record.datastore);
                 let (registries, runtime) =
                     (plan.registries.or(record.registries), plan.runtime.or(record.runtime));
-                ClusterRecord { datastore, registries, runtime, ..record }
+                let static_pods = plan.static_pods.or(record.static_pods);
+                ClusterRecord { datastore, registries, static_pods, runtime, ..record }
             }
             Some(_) => return Err(Error::Locked(path)),
             None => {
-                let ClusterPlan { id, nodes, net, datastore, registries, runtime } = plan;
+                let ClusterPlan { id, nodes, net, datastore, registries, static_pods, runtime } = plan;
                 ClusterRecord {
                     version: VERSION,
                     id,
@@ -103,6 +104,7 @@ impl Folder {
                     net,
                     datastore,
                     registries,
+                    static_pods,
                     runtime,
                 }
             }
@@ -219,7 +221,7 @@ impl Folder {
             eviction: eviction(),
             shutdown: Default::default(),
             registries_file: self.record.registries.clone(),
-            static_pods: None,
+            static_pods: self.record.static_pods.clone(),
             runtime: self.record.runtime.clone(),
             vrrp: Default::default(),
             data_dir: home.join("data"),

@@ -27,7 +27,7 @@ use crate::manifests::{StaticPods, follow_manifests};
 use crate::node::{Epochs, NodeIdentity, keep_registered, read_machine};
 use crate::oci;
 use crate::pods::{
-    Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, Stop, TokenBook, UserRanges,
+    Desk, Folders, LiveContainers, PodHost, Residents, StaticBook, StaticRecords, Stop, TokenBook, UserRanges,
 };
 use crate::removed_volumes::remove_folders;
 use crate::runtime::Runtime;
@@ -230,6 +230,7 @@ impl Agent {
             None => Arc::new(shims),
         };
         let book = Addresses::open(&folders.addresses(), range);
+        let static_records = StaticRecords::open(folders.static_pods());
         let (told_pressures, pressures) = watch::channel(Pressures::default());
         let csi = Arc::new(CsiVolumes::open(
             options.name.clone(),
@@ -266,6 +267,7 @@ impl Agent {
             running: LiveContainers::default(),
             residents: Residents::default(),
             static_pods: StaticBook::default(),
+            static_records,
             shutdown: options.shutdown,
             closing: watch::Sender::new(false),
             tokens: TokenBook::default(),

@@ -17,6 +17,7 @@ mod images;
 mod manifests;
 mod node;
 mod oci;
+mod own_file;
 mod pod;
 mod pods;
 mod probe;

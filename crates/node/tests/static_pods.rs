@@ -184,3 +184,95 @@ async fn a_static_pod_that_is_done_stays_done_and_another_pod_of_its_name_is_lef
     );
     host.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_ends_because_the_next_agent_cannot_read_its_manifest() {
+    let (mut host, folder) = host();
+    let (pids, aside) = (host.folder.path().join("pid"), host.folder.path().join("aside"));
+    let file = folder.join("web.yaml");
+    fs::write(&file, manifest(&pids, "")).unwrap();
+    host.switch_on();
+    host.until("web-n1", "ready", is_ready).await;
+    let first = host.until_file(&pids, |text| text.ends_with('\n')).await;
+
+    host.agent.take().unwrap().leave().await;
+    fs::write(&file, "kind: Pod\n").unwrap();
+    host.pod("second", json!({"command": ["sleep", "1000"]}), json!({}));
+    host.switch_on();
+    host.until_event("InvalidStaticPod", |told| told.contains("goes on")).await;
+    // Others start once all is ended that a former life left and nobody wants.
+    host.until("second", "ready", is_ready).await;
+    assert!(is_alive(&first));
+
+    host.agent.take().unwrap().leave().await;
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "a folder that can't be listed").unwrap();
+    host.pod("third", json!({"command": ["sleep", "1000"]}), json!({}));
+    host.switch_on();
+    host.until_event("InvalidStaticPod", |told| told.contains("can't be looked for")).await;
+    host.until("third", "ready", is_ready).await;
+    assert!(is_alive(&first));
+    let pod = host.until("web-n1", "ready", is_ready).await;
+    assert_eq!(main_status(&pod)["restartCount"], 0);
+
+    // Changed while no agent was there: the former one ends first, majority or not.
+    host.agent.take().unwrap().leave().await;
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    fs::write(&file, manifest(&pids, " again")).unwrap();
+    *host.writer.broken.lock().unwrap() = true;
+    host.away.send_replace(true);
+    host.switch_on();
+    let second = host.until_file(&pids, |text| text.ends_with('\n') && text != first).await;
+    assert!(!is_alive(&first) && is_alive(&second));
+
+    // And gone.
+    host.agent.take().unwrap().leave().await;
+    fs::remove_file(&file).unwrap();
+    host.switch_on();
+    until_dead(&second).await;
+    *host.writer.broken.lock().unwrap() = false;
+    host.away.send_replace(false);
+    host.until_gone("web-n1").await;
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mirror_says_of_its_pod_counts_for_nothing() {
+    let (mut host, folder) = host();
+    let (pids, lives) = (host.folder.path().join("pid"), host.folder.path().join("lives"));
+    let never = manifest(&pids, "").replace("spec:\n", "spec:\n  restartPolicy: Never\n");
+    fs::write(folder.join("web.yaml"), never).unwrap();
+    let once = format!(
+        "kind: Pod\nmetadata: {{name: once}}\nspec:\n  runtimeClassName: host\n  restartPolicy: Never\n  containers:\n  \
+                - {{name: main, command: [sh, -c, 'echo x >> {}']}}\n",
+        lives.display()
+    );
+    fs::write(folder.join("once.yaml"), once).unwrap();
+    host.switch_on();
+    host.until("web-n1", "ready", is_ready).await;
+    host.until("once-n1", "over", |pod| pod["status"]["phase"] == "Succeeded").await;
+    host.agent.take().unwrap().leave().await;
+
+    // As if the machine had been off; one that ran then is said to be done, and one that was done isn't shown any more.
+    host.kill_shims();
+    host.change("web-n1", |pod| {
+        pod["status"]["phase"] = "Succeeded".into();
+        let told = &mut pod["status"]["containerStatuses"][0];
+        told["restartCount"] = 7.into();
+        let id = told["containerID"].take();
+        told["state"] = json!({"terminated": {"exitCode": 0, "reason": "Completed", "containerID": id}});
+    });
+    host.writer.remove("pods", "default", "once-n1");
+    host.switch_on();
+    let pod = host.until("web-n1", "lost", |pod| pod["status"]["phase"] == "Failed").await;
+    let told = main_status(&pod);
+    assert_eq!(
+        (&told["state"]["terminated"]["exitCode"], &told["restartCount"]),
+        (&json!(137), &json!(0)),
+        "{pod:#}"
+    );
+    host.until("once-n1", "over", |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(fs::read_to_string(&lives).unwrap(), "x\n", "it was done");
+    host.shut_down().await;
+}

@@ -175,6 +175,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ports,
         datastore,
         registries: None,
+        static_pods: None,
         runtime: None,
         passes: true,
     };

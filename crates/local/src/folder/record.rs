@@ -30,6 +30,9 @@ pub struct ClusterRecord {
     /// The file that tells its hosts about registries of images, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<PathBuf>,
+    /// The folder with the manifests of the pods that each of its hosts runs by itself, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_pods: Option<PathBuf>,
     /// The runtime of others that runs its hosts' containers, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
@@ -48,6 +51,8 @@ pub struct ClusterPlan {
     pub datastore: Option<Datastore>,
     /// The file about registries; none for what the cluster was made with.
     pub registries: Option<PathBuf>,
+    /// The folder of manifests; none for what the cluster was made with.
+    pub static_pods: Option<PathBuf>,
     /// The runtime of others; none for what the cluster was made with.
     pub runtime: Option<String>,
 }
@@ -61,6 +66,7 @@ impl ClusterPlan {
             net,
             datastore: None,
             registries: None,
+            static_pods: None,
             runtime: None,
         }
     }

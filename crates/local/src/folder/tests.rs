@@ -49,6 +49,22 @@ fn a_host_finds_all_that_it_needs() {
 }
 
 #[test]
+fn what_its_hosts_were_told_of_is_told_them_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let told = || {
+        let folder = Folder::open_or_create(parent.path(), 1, NetKind::Loopback).unwrap();
+        HostConfig::load(&folder.config_file("n1")).unwrap().static_pods
+    };
+    assert_eq!(told(), None);
+    for path in ["/etc/one", "/etc/two"] {
+        let mut plan = ClusterPlan::new(1, NetKind::Loopback);
+        plan.static_pods = Some(path.into());
+        drop(Folder::open_or_make(parent.path(), plan).unwrap());
+        assert_eq!(told(), Some(path.into()));
+    }
+}
+
+#[test]
 fn the_kubeconfig_is_for_the_owners_eyes() {
     let parent = tempfile::tempdir().unwrap();
     let folder = Folder::open_or_create(parent.path(), 1, NetKind::Loopback).unwrap();

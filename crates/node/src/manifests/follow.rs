@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::info_span;
 
 use super::StaticPod;
+use super::copies::Copies;
 use super::shelf::{Print, Shelf};
 use crate::pods::PodHost;
 
@@ -39,13 +40,15 @@ pub(crate) async fn follow_manifests(
     shown: watch::Sender<Option<StaticPods>>,
 ) {
     let (mut shelf, mut told) = (Shelf::default(), BTreeSet::new());
+    let copies = Copies::new(&host.folders.manifest_copies(), &folder);
     loop {
         // First the watch, then the look: what comes in between is seen by both. It is made anew each time, since the folder may be
         // another one by then.
         let mut watch = FolderWatch::new(&folder).ok();
-        let (of, node, first) = (folder.clone(), host.name.clone(), shown.borrow().is_none());
+        let first = shown.borrow().is_none();
+        let (of, copies, node) = (folder.clone(), copies.clone(), host.name.clone());
         let look = move || {
-            let again = look(&mut shelf, &of, &node, first);
+            let again = look(&mut shelf, &copies, (&of, &node), first);
             (shelf, again)
         };
         let looked = tasks::blocking(info_span!("look for manifests"), look).await;
@@ -85,25 +88,66 @@ pub(crate) async fn follow_manifests(
 }
 
 /// Looks at a folder and reads what is to be read. Answers whether to look again soon, and what is wrong with the folder.
-fn look(shelf: &mut Shelf, folder: &Path, node: &str, first: bool) -> (bool, Vec<String>) {
-    let (found, others) = match list(folder) {
+/// What can't be read at an agent's `first` look is as a former agent read it.
+fn look(
+    shelf: &mut Shelf,
+    copies: &Copies,
+    (folder, node): (&Path, &str),
+    first: bool,
+) -> (bool, Vec<String>) {
+    if first {
+        copies.forget_others();
+    }
+    let (found, mut said) = match list(folder) {
         Ok(found) => found,
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            shelf.found(BTreeMap::new(), first);
-            return (false, vec!["there is no such folder for static pods: make it".into()]);
+            (BTreeMap::new(), vec!["there is no such folder for static pods: make it".to_owned()])
         }
         // A disk that doesn't answer ends no pod.
         Err(why) => {
+            if first {
+                copies.names().iter().for_each(|name| remember(shelf, copies, (folder, node), name));
+            }
             return (false, vec![format!("static pods can't be looked for: {why}; they stay as they are")]);
         }
     };
+    copies.retain(|name| found.contains_key(name));
     let (due, again) = shelf.found(found, first);
     for name in due {
         let path = folder.join(&name);
-        let read = text(&path).and_then(|text| StaticPod::read(&text, &path, node));
+        let text = match text(&path) {
+            Ok(text) => text,
+            Err(why) => {
+                shelf.unreadable(&name, why);
+                continue;
+            }
+        };
+        let read = StaticPod::read(&text, &path, node);
+        if read.is_ok()
+            && let Err(why) = copies.keep(&name, &text)
+        {
+            said.push(format!(
+                "no copy of {name} can be kept, for a start of this host while it is broken: {why}"
+            ));
+        }
         shelf.read(&name, read);
     }
-    (again, others)
+    if first {
+        let unknown = shelf.without_pods();
+        unknown.iter().for_each(|name| remember(shelf, copies, (folder, node), name));
+    }
+    (again, said)
+}
+
+/// Takes what a former agent read in a file.
+fn remember(shelf: &mut Shelf, copies: &Copies, (folder, node): (&Path, &str), name: &str) {
+    let Some(text) = copies.text(name) else { return };
+    match StaticPod::read(&text, &folder.join(name), node) {
+        Ok(pod) => shelf.remember(name, pod),
+        Err(why) => {
+            tracing::warn!(file = name, why, "what a manifest said before this agent makes no pod any more")
+        }
+    }
 }
 
 /// The files with manifests in a folder, and what is to be said about what else is there. Hidden files are passed over, as the
@@ -118,11 +162,17 @@ fn list(folder: &Path) -> io::Result<(BTreeMap<String, Print>, Vec<String>)> {
         }
         // What an editor or a person put aside (`web.yaml~`, `web.yaml.bak`) is no second pod.
         let is_manifest = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        let facts = std::fs::metadata(folder.join(&name)).ok().filter(|facts| is_manifest && facts.is_file());
-        match facts {
-            Some(facts) => {
-                let changed = (facts.ctime(), facts.ctime_nsec());
-                found.insert(name, (facts.dev(), facts.ino(), facts.size(), changed));
+        let print = match std::fs::metadata(folder.join(&name)) {
+            Ok(facts) if is_manifest && facts.is_file() => {
+                Some((facts.dev(), facts.ino(), facts.size(), (facts.ctime(), facts.ctime_nsec())))
+            }
+            // What can't be looked at is there all the same. Who reads it is told why it can't be.
+            Err(why) if is_manifest && why.kind() != io::ErrorKind::NotFound => Some(Print::default()),
+            _ => None,
+        };
+        match print {
+            Some(print) => {
+                found.insert(name, print);
                 if found.len() > MOST {
                     beyond = true;
                     found.pop_last();

@@ -57,6 +57,24 @@ impl Shelf {
         }
     }
 
+    /// A file can't be read now: it is tried again at the next look.
+    pub(super) fn unreadable(&mut self, name: &str, why: String) {
+        if let Some(file) = self.0.get_mut(name) {
+            file.fault = Some(why);
+        }
+    }
+
+    /// The files of which no pod is known.
+    pub(super) fn without_pods(&self) -> Vec<String> {
+        self.0.iter().filter(|(_, file)| file.pod.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a former agent read in a file of which nothing better is known.
+    pub(super) fn remember(&mut self, name: &str, pod: StaticPod) {
+        let unread = File { print: Print::default(), read: None, pod: None, fault: None };
+        self.0.entry(name.to_owned()).or_insert(unread).pod.get_or_insert(pod);
+    }
+
     /// The pods of all files by the keys of their mirrors, and what is wrong with which file.
     pub(super) fn pods(&self) -> (BTreeMap<Bytes, StaticPod>, Vec<(String, String)>) {
         let (mut pods, mut faults) = (BTreeMap::<Bytes, (&str, StaticPod)>::new(), Vec::new());
@@ -123,6 +141,29 @@ mod tests {
         assert_eq!(shelf.pods().0.len(), 1);
         assert_eq!(shelf.found(files(&[("a", 3), ("b", 1)]), false), (vec!["a".into()], false));
         assert_eq!(shelf.pods().1, [("b".to_owned(), "is broken".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_tried_again_and_what_was_read_before_goes_on() {
+        let mut shelf = Shelf::default();
+        // The folder can't be listed.
+        shelf.remember("a", pod("a"));
+        assert_eq!(shelf.pods().0.len(), 1);
+        assert_eq!(shelf.found(files(&[("a", 1), ("b", 1)]), false), (vec![], true));
+        assert_eq!(shelf.found(files(&[("a", 1), ("b", 1)]), false), (vec!["a".into(), "b".into()], false));
+        shelf.read("b", Err("is broken".into()));
+        shelf.unreadable("a", "the disk doesn't answer".into());
+        assert_eq!(shelf.without_pods(), ["b"]);
+        shelf.remember("b", pod("b"));
+        shelf.remember("a", pod("other"));
+        let (pods, faults) = shelf.pods();
+        let names: Vec<&str> = pods.values().map(|pod| pod.mirror.name()).collect();
+        assert_eq!(names, ["a-n1", "b-n1"]);
+        assert!(faults.len() == 2 && faults.iter().all(|(_, why)| why.contains("goes on")), "{faults:?}");
+        assert_eq!(shelf.found(files(&[("a", 1), ("b", 1)]), false), (vec!["a".into()], false), "once more");
+        shelf.read("a", Ok(pod("a")));
+        assert_eq!(shelf.found(files(&[("a", 1)]), false), (vec![], false));
+        assert!(shelf.pods().1.is_empty() && shelf.pods().0.len() == 1, "b is gone");
     }
 
     #[test]

@@ -110,6 +110,9 @@ pub(super) fn say(
         tracing::info!(target: "timeline", what = "pod-ready", subject);
     }
     entry.told_ready = ready;
+    if !entry.keep_record(host, reports, work, &wanted) {
+        return;
+    }
     // Nobody hears of a pod that has no mirror.
     let (false, Some(object)) = (entry.writing, entry.uid_in_api().map(str::to_owned)) else { return };
     let starting = |record: &PodRecord| {

@@ -11,6 +11,7 @@ use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
 use tasks::SpawnIn;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::info_span;
 
 use super::PodHost;
@@ -19,6 +20,7 @@ use super::closing::Closing;
 use super::entry::{Entry, evicted, found, note, prepared, started};
 use super::handler::{admit, refusal};
 use super::life::Report;
+use super::mirrors::Mirror;
 use super::pod_host::mirrored;
 use super::resizing::{former_allocation, judge_deferred, judge_resize, resized};
 use crate::clock::Now;
@@ -120,7 +122,9 @@ impl Desk {
             _ = stop.wait_for(|stop| *stop != Stop::No) => return,
         }
         let wanted = self.manifests.borrow_and_update().clone();
-        self.are_wanted(wanted.unwrap_or_default());
+        let wanted = wanted.unwrap_or_default();
+        self.end_former_static(&wanted).await;
+        self.are_wanted(wanted);
         let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
         let mut fresh = Box::pin(fresh_state(self.host.store.clone()));
         let runtime = self.host.runtime.clone();
@@ -224,20 +228,13 @@ impl Desk {
         // Pods that were deleted or replaced elsewhere meanwhile.
         self.found.clear();
         let mut ending = BTreeSet::new();
-        let patience = self.host.clock.instant(self.host.clock.now().elapsed + FORMER_PATIENCE);
+        let patience = self.former_patience();
         for uid in self.host.runtime.sandboxes() {
             if uids.contains(&uid) {
                 continue;
             }
             tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
-            let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.clone());
-            self.work.spawn_in(info_span!("end a former pod", uid), async move {
-                host.runtime.end(&of).await;
-                if tell.send(()).is_err() {
-                    remove_former(host, of).await;
-                }
-            });
-            if tokio::time::timeout_at(patience, told).await.is_err() {
+            if !self.end_former(&uid, patience).await {
                 tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
                 ending.insert(uid);
             }
@@ -250,6 +247,23 @@ impl Desk {
         }
         let (folders, kept) = (self.host.folders.clone(), &kept | &mounted);
         let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&kept)).await;
+    }
+
+    /// Until when the others wait for former pods to end.
+    pub(super) fn former_patience(&self) -> Instant {
+        self.host.clock.instant(self.host.clock.now().elapsed + FORMER_PATIENCE)
+    }
+
+    /// Ends what a former life left of a pod, and answers whether it has by then. It is ended and removed in any case.
+    pub(super) async fn end_former(&mut self, uid: &str, patience: Instant) -> bool {
+        let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.to_owned());
+        self.work.spawn_in(info_span!("end a former pod", uid), async move {
+            host.runtime.end(&of).await;
+            if tell.send(()).is_err() {
+                remove_former(host, of).await;
+            }
+        });
+        tokio::time::timeout_at(patience, told).await.is_ok()
     }
 
     /// Takes all pods from a state: those that are not in it are gone.
@@ -441,6 +455,7 @@ impl Desk {
             | Report::MirrorRemoved(id)
             | Report::Prepared(id, _)
             | Report::Written(id, _)
+            | Report::Kept(id)
             | Report::Finished(id) => id.clone(),
             Report::Evicted(id, ..) | Report::Resized(id, ..) => id.clone(),
             Report::Started(which, _) | Report::Exited(which, ..) => which.uid.clone(),
@@ -455,6 +470,7 @@ impl Desk {
         entry.wake = Some(Duration::ZERO);
         match report {
             Report::Mirrored(..) | Report::MirrorRemoved(_) => {}
+            Report::Kept(_) => entry.mirror.iter_mut().for_each(Mirror::was_kept),
             Report::Prepared(_, result) => prepared(&self.host, entry, result, now),
             Report::Started(which, result) => started(&self.host, entry, &which, result, now),
             Report::Exited(which, outcome) => {
@@ -496,7 +512,7 @@ impl Desk {
             Report::Evicted(_, failure, grace) => evicted(&self.host, entry, failure, grace, now),
             Report::Finished(_) => {
                 entry.finished = true;
-                // What ends with the agent is run by the next one, which reads in its mirror what became of it.
+                // What ends with the agent is run by the next one, which knows by its record what became of it.
                 entry.gone |= entry.mirror.is_some() && !self.leaving;
                 let key = entry.key.clone();
                 if self.host.store.snapshot().get(&key).is_none() {

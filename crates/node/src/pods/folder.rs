@@ -16,7 +16,7 @@ use crate::pod::uid;
 const IMAGES: &str = "images";
 
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
-/// `volumes/NAME`; `plugins_registry`, `plugins`.
+/// `volumes/NAME`; `plugins_registry`, `plugins`; `manifest-copies`, `static-pods`.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
     data: PathBuf,
@@ -36,6 +36,16 @@ impl Folders {
     /// Which runtime of others has pods of this host.
     pub(crate) fn foreign(&self) -> PathBuf {
         self.data.join("runtime.json")
+    }
+
+    /// Copies of the host's manifests, as they were when they were valid last.
+    pub(crate) fn manifest_copies(&self) -> PathBuf {
+        self.data.join("manifest-copies")
+    }
+
+    /// What is known of the pods of these.
+    pub(crate) fn static_pods(&self) -> PathBuf {
+        self.data.join("static-pods")
     }
 
     /// The folder of all pods' folders.

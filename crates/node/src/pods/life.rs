@@ -40,6 +40,8 @@ pub(crate) enum Report {
     Resized(String, Resizing, Resized),
     /// A static pod's mirror was made, or not.
     Mirrored(String, Result<(), machinery::Status>),
+    /// What is known of a static pod was kept, as far as that could be.
+    Kept(String),
     /// A mirror that was not to be there is gone.
     MirrorRemoved(String),
     /// A status was written, or not.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use machinery::{Object, Status};
 use serde_json::Value;
 use store::{KeyValue, Revision, State};
@@ -22,10 +22,11 @@ use super::entry::Entry;
 use super::handler::{admit, refusal};
 use super::life::Report;
 use super::pod_host::mirrored;
+use super::static_records::record_of;
 use super::writing::{make_mirror, remove_mirror};
 use crate::clock::Now;
 use crate::manifests::{StaticPod, StaticPods};
-use crate::pod::{Allocation, Then, is_over, must_end, phase, resume, spec_grace, subject, uid};
+use crate::pod::{Allocation, PodRecord, Then, is_over, must_end, phase, resume, spec_grace, subject, uid};
 
 /// The pauses before a mirror that was not made is tried again: the first, and the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -45,10 +46,14 @@ pub(super) struct Mirror {
     retry_wait: Duration,
     /// Why there is none, as it was told last.
     told: String,
+    /// What is known of the pod on the disk, or about to be.
+    kept: Value,
+    /// Whether that is being written.
+    keeping: bool,
 }
 
 impl Entry {
-    fn of_manifest(key: Bytes, pod: Pod, mirror: Arc<Object>, record: crate::pod::PodRecord) -> Self {
+    fn of_manifest(key: Bytes, pod: Pod, mirror: Arc<Object>, record: PodRecord, kept: Value) -> Self {
         // Another amount makes another manifest, and so another pod.
         let allocated = Allocation::of(&pod);
         let mut entry = Entry::new((key, Revision::ZERO), pod, allocated, Value::Null, record);
@@ -59,8 +64,38 @@ impl Entry {
             retry_after: Duration::ZERO,
             retry_wait: Duration::ZERO,
             told: String::new(),
+            kept,
+            keeping: false,
         });
         entry
+    }
+
+    /// Has what is known of a static pod with this status kept, and answers whether it is: what the API is told, the next agent knows.
+    pub(super) fn keep_record(
+        &mut self,
+        host: &Arc<PodHost>,
+        reports: &mpsc::UnboundedSender<Report>,
+        work: &mut JoinSet<()>,
+        status: &Value,
+    ) -> bool {
+        let Some(mirror) = &mut self.mirror else { return true };
+        if mirror.keeping {
+            return false;
+        }
+        let record = record_of(status, self.record.failed.is_none());
+        // Of one that goes nothing is to be known: the same manifest may come back.
+        if mirror.kept == record || self.record.ending.is_some() {
+            return true;
+        }
+        mirror.kept = record.clone();
+        mirror.keeping = true;
+        let (host, reports, id) = (host.clone(), reports.clone(), uid(&self.pod).to_owned());
+        host.static_records.set(&id, record);
+        work.spawn_in(info_span!("keep record", pod = subject(&self.pod)), async move {
+            host.static_records.write(&id).await;
+            let _ = reports.send(Report::Kept(id));
+        });
+        false
     }
 
     /// Remembers that a static pod is over. Of other pods their objects say so.
@@ -119,6 +154,11 @@ impl Mirror {
         host.tell_of_node(NO_MIRROR, message);
     }
 
+    /// What is known of the pod was written, as far as that could be.
+    pub(super) fn was_kept(&mut self) {
+        self.keeping = false;
+    }
+
     fn made(&mut self, host: &PodHost, pod: &Pod, result: Result<(), Status>, now: Now) {
         self.making = false;
         match result {
@@ -173,18 +213,46 @@ impl Desk {
         }
     }
 
+    /// Ends the static pods of a former life that should not be there any more, before those start that are in their place.
+    pub(super) async fn end_former_static(&mut self, wanted: &StaticPods) {
+        let is_wanted = |id: &str| wanted.values().any(|one| uid(&one.pod) == id);
+        let there = self.host.runtime.sandboxes();
+        let patience = self.former_patience();
+        let former: Vec<String> =
+            self.host.static_records.uids().into_iter().filter(|id| !is_wanted(id)).collect();
+        for id in former {
+            if there.contains(&id) {
+                tracing::info!(uid = id, "the manifest of a static pod is gone or was changed: ended");
+                self.found.remove(&id);
+                if !self.end_former(&id, patience).await {
+                    tracing::warn!(
+                        uid = id,
+                        "a former static pod doesn't end yet: the others don't wait for it"
+                    );
+                }
+            }
+            self.forget_record(id);
+        }
+    }
+
+    /// Nothing is to be known of a static pod any more.
+    fn forget_record(&mut self, id: String) {
+        let host = self.host.clone();
+        host.static_records.forget(&id);
+        let span = info_span!("forget a static pod", uid = id);
+        self.work.spawn_in(span, async move { host.static_records.write(&id).await });
+    }
+
     fn start_static(&mut self, key: Bytes, one: &StaticPod) {
         let (host, state) = (self.host.clone(), self.host.store.snapshot());
         let id = uid(&one.pod).to_owned();
         let mut pod = (*one.pod).clone();
-        let there = state.get(&key).cloned();
-        let last = there.as_ref().and_then(|kv| objects::decode::<Pod>(kv).ok());
-        // How often its containers were started stands in its last mirror. That it was over doesn't count: a user who may write the mirror
-        // could say so.
-        if let Some(last) = last.filter(|last| mirrored(last) == Some(&id))
-            && let Some(said) = last.status
-        {
+        let kept = host.static_records.get(&id).unwrap_or_default();
+        if let Ok(said) = serde_json::from_value::<PodStatus>(kept.clone()) {
             let status = pod.status.get_or_insert_default();
+            if said.phase.is_some() {
+                status.phase = said.phase;
+            }
             status.start_time = said.start_time;
             status.pod_ip = said.pod_ip;
             status.init_container_statuses = said.init_container_statuses;
@@ -195,7 +263,7 @@ impl Desk {
         if let Some(why) = &record.refused {
             host.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
-        let mut entry = Entry::of_manifest(key.clone(), pod, one.mirror.clone(), record);
+        let mut entry = Entry::of_manifest(key.clone(), pod, one.mirror.clone(), record, kept);
         let found = self.found.remove(&id);
         if found.is_none() {
             admit(&host, &mut entry);
@@ -210,9 +278,8 @@ impl Desk {
 
     /// All of the static pods of these keys is gone.
     pub(super) fn are_gone(&mut self, keys: &[Bytes]) {
-        for key in keys {
-            self.host.static_pods.remove(key);
-        }
+        let ids: Vec<String> = keys.iter().filter_map(|key| self.host.static_pods.remove(key)).collect();
+        ids.into_iter().for_each(|id| self.forget_record(id));
         if !keys.is_empty() {
             self.settle_static();
         }

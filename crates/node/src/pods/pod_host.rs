@@ -13,7 +13,9 @@ use store::{State, Store};
 use tokio::sync::watch;
 use tracing::info_span;
 
-use super::{Folders, LiveContainers, PodTokens, Residents, StaticBook, TokenBook, UserRanges};
+use super::{
+    Folders, LiveContainers, PodTokens, Residents, StaticBook, StaticRecords, TokenBook, UserRanges,
+};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::agent::{HostLease, ShutdownGroup};
 use crate::clock::Clock;
@@ -64,6 +66,8 @@ pub(crate) struct PodHost {
     pub closing: watch::Sender<bool>,
     /// The pods of its own manifests.
     pub static_pods: StaticBook,
+    /// What is known of them on the disk.
+    pub static_records: StaticRecords,
     pub tokens: TokenBook,
     /// What pods take of the disk.
     pub storage: StorageBook,

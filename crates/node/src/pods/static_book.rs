@@ -14,8 +14,8 @@ impl StaticBook {
         self.lock().insert(key, uid);
     }
 
-    pub(super) fn remove(&self, key: &Bytes) {
-        self.lock().remove(key);
+    pub(super) fn remove(&self, key: &Bytes) -> Option<String> {
+        self.lock().remove(key)
     }
 
     /// The uid of the pod whose mirror has that key.
