@@ -149,10 +149,9 @@ impl Addresses {
         Some(address.into())
     }
 
-    /// Ends the claims of all pods but these; the addresses they had.
-    pub(crate) fn keep_only(&mut self, keep: impl Fn(&str) -> bool) -> Vec<IpAddr> {
-        let gone: Vec<String> = self.book.pods.keys().filter(|uid| !keep(uid)).cloned().collect();
-        gone.iter().filter_map(|uid| self.release(uid)).collect()
+    /// The pods that have addresses.
+    pub(crate) fn uids(&self) -> Vec<String> {
+        self.book.pods.keys().cloned().collect()
     }
 
     /// Not synced to the disk: after a power cut an older book, or none, is as good.
@@ -191,7 +190,9 @@ mod tests {
         assert_eq!(text(again.of("b", None)), "10.244.1.3", "kept over a restart");
         let more: Vec<_> = (0..20).filter_map(|n| again.of(&format!("m{n}"), None)).collect();
         assert_eq!(more.len(), 10, "thirteen in all: {more:?}");
-        again.keep_only(|uid| uid == "b");
+        for uid in again.uids().into_iter().filter(|uid| uid != "b") {
+            again.release(&uid);
+        }
         assert!(again.of("late", None).is_some());
     }
 

@@ -7,7 +7,7 @@ mod support;
 use futures::FutureExt;
 use serde_json::{Value, json};
 use store::Store;
-use support::{TestHost, condition, is_alive, is_ready, main_status};
+use support::{PATIENCE, TestHost, condition, is_alive, is_ready, main_status};
 
 /// Counts into its log, a line each 10 ms, and says which process it is.
 const COUNTER: &str = "echo $$$$ > pid; n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done";
@@ -24,6 +24,26 @@ async fn until_counted(host: &TestHost, pod: &str, more_than: usize) -> usize {
         }
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_a_former_pods_until_nothing_of_it_runs() {
+    let mut host = TestHost::start();
+    let uid = host.pod("former", json!({"command": ["sh", "-c", COUNTER]}), json!({}));
+    let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
+    let pod = host.until("former", "ready", is_ready).await;
+    let address = pod["status"]["podIP"].as_str().unwrap().parse().unwrap();
+    host.agent.take().unwrap().leave().await;
+    host.writer.remove("pods", "default", "former");
+    host.switch_on();
+    let given_back = async {
+        while host.addresses.0.lock().unwrap().contains(&address) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
+    assert!(!is_alive(&pid));
+    host.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 //! Every host keeps all pods of the cluster in this form, so its size is what a pod costs a host's memory beside its
 //! bytes in the store: a fraction of the API's own struct. Fields have the API's names and forms (core/v1 Pod).
 
+mod resized;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -17,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
+use self::resized::resized;
 use crate::copies::Copies;
 use crate::{Annotations, Meta, Metadata, STOPS_WITH_LEASE, shared_text};
 
@@ -104,62 +107,6 @@ impl From<Stored> for Pod {
     }
 }
 
-/// The spec with the requests that count while it is resized, if they are others than its own.
-fn resized(spec: &PodSpec, status: &StoredStatus) -> Option<PodSpec> {
-    let is_never =
-        |c: &StoredCondition| c.kind == RESIZE_PENDING && c.reason.as_deref() == Some("Infeasible");
-    let is_infeasible = status.conditions.iter().flatten().any(is_never);
-    let counts = |asked: &Option<Resources>, held: Held| held.counted(asked.as_ref(), is_infeasible);
-    // Statuses stand in the order of the spec. Most pods are at no resize: they aren't copied.
-    let init = spec.init_containers.iter().flatten().zip(status.init_container_statuses.iter().flatten());
-    let mains = spec.containers.iter().zip(status.container_statuses.iter().flatten());
-    let mut pairs = init.chain(mains);
-    let whole = counts(&spec.resources, Held(status.allocated_resources.as_ref(), status.resources.as_ref()));
-    if whole.is_none() && !pairs.any(|(asks, told)| counts(&asks.resources, told.held()).is_some()) {
-        return None;
-    }
-    let mut counted = spec.clone();
-    counted.resources = whole.or(counted.resources);
-    let init =
-        counted.init_containers.iter_mut().flatten().zip(status.init_container_statuses.iter().flatten());
-    let mains = counted.containers.iter_mut().zip(status.container_statuses.iter().flatten());
-    for (asks, told) in init.chain(mains) {
-        asks.resources = counts(&asks.resources, told.held()).or(asks.resources.take());
-    }
-    Some(counted)
-}
-
-impl StoredContainer {
-    fn held(&self) -> Held<'_> {
-        Held(self.allocated_resources.as_ref(), self.resources.as_ref())
-    }
-}
-
-/// What a pod, or a container of it, was given by its host, and has.
-struct Held<'a>(Option<&'a BTreeMap<String, Quantity>>, Option<&'a Resources>);
-
-impl Held<'_> {
-    /// The requests that count, if they are others than those that are asked for: the most of all, or what is held alone.
-    fn counted(&self, asked: Option<&Resources>, is_infeasible: bool) -> Option<Resources> {
-        let milli = |of: &Quantity| machinery::Quantity::parse(&of.0).map_or(0, |quantity| quantity.milli());
-        let asked = asked.and_then(|asked| asked.requests.as_ref());
-        let has = self.1.and_then(|has| has.requests.as_ref());
-        let mut counted: Option<BTreeMap<String, Quantity>> = None;
-        for (list, replaces) in [(self.0, is_infeasible), (has, false)] {
-            for (name, amount) in list.into_iter().flatten() {
-                let known = counted.as_ref().or(asked).and_then(|list| list.get(name));
-                if known != Some(amount)
-                    && (replaces || known.is_none_or(|known| milli(amount) > milli(known)))
-                {
-                    let counted = counted.get_or_insert_with(|| asked.cloned().unwrap_or_default());
-                    counted.insert(name.clone(), amount.clone());
-                }
-            }
-        }
-        counted.map(|requests| Resources { requests: Some(requests) })
-    }
-}
-
 /// One copy of what pods of one owner ask for: replicas differ in name and node, and share the rest.
 fn shared_spec(spec: PodSpec, metadata: &Metadata) -> Arc<PodSpec> {
     static SPECS: LazyLock<Copies<PodSpec>> = LazyLock::new(Copies::default);
@@ -216,6 +163,8 @@ pub struct PodSpec {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
+    /// Its name.
+    pub name: Box<str>,
     /// Its image.
     pub image: Option<Box<str>>,
     /// Its ports.
@@ -302,6 +251,7 @@ struct StoredStatus {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct StoredContainer {
+    name: String,
     restart_count: i32,
     #[serde(rename = "state", deserialize_with = "end")]
     ended: Option<Timestamp>,
@@ -439,34 +389,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_pod_that_is_resized_takes_the_most_of_what_it_asks_for_and_has() {
-        let pod = |asks: &str, given: &str, has: &str, reason: &str| -> Pod {
-            let requests = |cpu: &str| json!({"requests": {"cpu": cpu}});
-            let container = json!({"name": "c", "resources": requests(asks)});
-            let told = json!({"name": "c", "allocatedResources": {"cpu": given}, "resources": requests(has)});
-            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [container]},
-                "status": {"containerStatuses": [told],
-                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}}))
-            .unwrap()
-        };
-        for (asks, given, has, reason, takes) in [
-            ("1", "1", "1", "", "1"),
-            ("2", "1", "1", "Deferred", "2"),
-            ("1", "1", "2", "", "2"),
-            ("500m", "2", "1", "", "2"),
-            ("1000", "1", "1", "Infeasible", "1"),
-            ("1000", "1", "2", "Infeasible", "2"),
-        ] {
-            let pod = pod(asks, given, has, reason);
-            let of = |spec: &PodSpec| {
-                spec.containers[0].resources.clone().unwrap().requests.unwrap()["cpu"].0.clone()
-            };
-            assert_eq!(of(pod.taken().unwrap()), takes, "{asks} {given} {has} {reason}");
-            assert_eq!(of(pod.spec.as_ref().unwrap()), asks);
-        }
-    }
 
     #[test]
     fn a_pod_keeps_what_is_read_of_it_and_nothing_else() {

@@ -11,7 +11,7 @@ use tracing::info_span;
 use super::PodHost;
 use super::entry::Entry;
 use super::life::{Report, live, pre_stop};
-use super::resizing::takes;
+use super::resizing::{attempted, takes};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
 use crate::container::stop_signal;
@@ -74,7 +74,7 @@ pub(super) fn carry_out(
         Action::Resize(resizing) => {
             let allocation = entry.allocated.clone();
             work.spawn_in(info_span!("resize", pod = subject(&pod)), async move {
-                let done = host.resize(&id, &allocation, &resizing).await;
+                let done = attempted(host.resize(&id, &allocation, &resizing)).await;
                 let _ = reports.send(Report::Resized(id, resizing, done));
             });
         }

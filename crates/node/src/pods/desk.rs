@@ -56,6 +56,8 @@ pub(crate) struct Desk {
     by_key: HashMap<Bytes, String>,
     /// What former agents started, by the uid of its pod, until its pod is known.
     pub(super) found: HashMap<String, Vec<Found>>,
+    /// Those of them that nobody wants and that don't end yet, by uid.
+    former: BTreeSet<String>,
     manifests: watch::Receiver<Option<StaticPods>>,
     /// The static pods that there should be.
     pub(super) wanted: StaticPods,
@@ -83,6 +85,7 @@ impl Desk {
             entries: HashMap::new(),
             by_key: HashMap::new(),
             found: HashMap::new(),
+            former: BTreeSet::new(),
             manifests,
             wanted: StaticPods::default(),
             removing: HashSet::new(),
@@ -218,29 +221,24 @@ impl Desk {
         self.look_at_static_again(state);
         self.all_anew(state);
         let uids: BTreeSet<String> = self.entries.keys().cloned().collect();
-        let unused = {
-            let mut book = self.host.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            book.keep_only(|uid| uids.contains(uid))
-        };
-        for address in unused {
-            let _ = self.host.network.remove(address).await;
-        }
         // Pods that were deleted or replaced elsewhere meanwhile.
         self.found.clear();
-        let mut ending = BTreeSet::new();
         let patience = self.former_patience();
         for uid in self.host.runtime.sandboxes() {
             if uids.contains(&uid) {
                 continue;
             }
             tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
-            if !self.end_former(&uid, patience).await {
-                tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
-                ending.insert(uid);
-            }
+            self.end_former(&uid, patience).await;
+        }
+        let kept = &uids | &self.former;
+        // Only now: while a process may use an address, it is nobody else's.
+        let addressed = self.host.addresses.lock().unwrap_or_else(PoisonError::into_inner).uids();
+        for uid in addressed.iter().filter(|uid| !kept.contains(*uid)) {
+            self.host.release_address(uid).await;
         }
         // What drivers mounted for them is unmounted first, however long that takes.
-        let (kept, mounted) = (&uids | &ending, self.host.csi.pods());
+        let mounted = self.host.csi.pods();
         for uid in &mounted - &kept {
             let span = info_span!("release a former pod", uid);
             self.work.spawn_in(span, remove_former(self.host.clone(), uid));
@@ -254,16 +252,20 @@ impl Desk {
         self.host.clock.instant(self.host.clock.now().elapsed + FORMER_PATIENCE)
     }
 
-    /// Ends what a former life left of a pod, and answers whether it has by then. It is ended and removed in any case.
-    pub(super) async fn end_former(&mut self, uid: &str, patience: Instant) -> bool {
+    /// Ends what a former life left of a pod. What hasn't ended by then is ended and removed later.
+    pub(super) async fn end_former(&mut self, uid: &str, patience: Instant) {
         let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.to_owned());
         self.work.spawn_in(info_span!("end a former pod", uid), async move {
             host.runtime.end(&of).await;
             if tell.send(()).is_err() {
+                host.release_address(&of).await;
                 remove_former(host, of).await;
             }
         });
-        tokio::time::timeout_at(patience, told).await.is_ok()
+        if tokio::time::timeout_at(patience, told).await.is_err() {
+            tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
+            self.former.insert(uid.to_owned());
+        }
     }
 
     /// Takes all pods from a state: those that are not in it are gone.

@@ -224,12 +224,7 @@ impl Desk {
             if there.contains(&id) {
                 tracing::info!(uid = id, "the manifest of a static pod is gone or was changed: ended");
                 self.found.remove(&id);
-                if !self.end_former(&id, patience).await {
-                    tracing::warn!(
-                        uid = id,
-                        "a former static pod doesn't end yet: the others don't wait for it"
-                    );
-                }
+                self.end_former(&id, patience).await;
             }
             self.forget_record(id);
         }

@@ -268,12 +268,24 @@ impl PodHost {
     /// Ends the sandbox of a pod that is over, with its network and its ports of the host; its address stays its own.
     pub(super) async fn let_go(&self, uid: &str) {
         self.runtime.end(uid).await;
+        self.remove_address(uid).await;
+    }
+
+    /// Has the host answer no more on a pod's address, which stays its own.
+    async fn remove_address(&self, uid: &str) {
         let address = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).known(uid);
         if let Some(address) = address
             && let Err(error) = self.network.remove(address).await
         {
             tracing::warn!(%address, %error, "can't remove a pod's address");
         }
+    }
+
+    /// Gives back the address of a pod of which nothing runs any more.
+    pub(super) async fn release_address(&self, uid: &str) {
+        self.remove_address(uid).await;
+        // Last: whoever gets it next has it added.
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid);
     }
 
     /// Gives back what a pod that is over had, but for its address and its logs: whatever it wrote, and the images that it kept. Its

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use tracing::info_span;
 
@@ -117,6 +119,15 @@ pub(super) fn takes(entry: &Entry) -> Amounts {
     entry.record.resize.given.map_or(given, |has| has.or(given))
 }
 
+/// What an attempt did. One that panics has failed, so that it is tried again.
+pub(super) async fn attempted(attempt: impl Future<Output = Resized>) -> Resized {
+    let done = AssertUnwindSafe(attempt).catch_unwind().await;
+    done.unwrap_or_else(|_| {
+        let error = Some("the attempt broke off: the host's log says why".to_owned());
+        Resized { error, ..Resized::default() }
+    })
+}
+
 /// An attempt is over.
 pub(super) fn resized(host: &PodHost, entry: &mut Entry, resizing: Resizing, done: Resized, now: Now) {
     if let Some(error) = entry.record.resized(resizing, done, now) {
@@ -209,5 +220,18 @@ impl PodHost {
             [one] => Err(format!("cannot decrease memory limits: {one}")),
             all => Err(format!("cannot decrease memory limits: [{}]", all.join(", "))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_has_failed() {
+        let broken = attempted(async { panic!("no such container") }).await;
+        assert!(broken.error.is_some_and(|why| why.contains("broke off")) && !broken.is_kept);
+        let fine = attempted(async { Resized { is_kept: true, ..Resized::default() } }).await;
+        assert!(fine.error.is_none() && fine.is_kept);
     }
 }

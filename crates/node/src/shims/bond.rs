@@ -91,7 +91,11 @@ pub(super) async fn end_now(pods: &Path, uids: BTreeSet<String>) {
         drop(link.send(&Ask::End, Vec::new()));
     }
     are_over(heard).await;
-    folders.iter().for_each(|folder| kill_cgroup(folder));
+    let of = folders.clone();
+    let kill = move || of.iter().for_each(|folder| kill_cgroup(folder));
+    if tasks::blocking(info_span!("kill cgroups"), kill).await.is_err() {
+        tracing::warn!("not all cgroups of bound pods were killed: their processes are looked for");
+    }
     let rest = end_leftovers(pods.to_owned(), move |uid| !uids.contains(uid));
     if tokio::time::timeout(PATIENCE, rest).await.is_err() {
         tracing::warn!("processes of pods that were killed wait for a disk: they end when it answers");
@@ -112,7 +116,7 @@ async fn are_over(links: Vec<Arc<Link>>) -> bool {
     tokio::time::timeout(PATIENCE, ends).await.is_ok()
 }
 
-/// Kills what is in the cgroups of a bound pod, where it has any: also what hides from those who look for it.
+/// Kills what is in the cgroups of a bound pod, where it has any: also what hides from those who look for it. Blocks.
 fn kill_cgroup(folder: &Path) {
     let place = fs::read(folder.join(MARK)).unwrap_or_default();
     let (true, Some(uid)) = (place.starts_with(b"/"), folder.file_name().and_then(OsStr::to_str)) else {

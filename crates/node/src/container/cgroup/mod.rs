@@ -12,10 +12,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use tracing::info_span;
 
 use hierarchy::{Hierarchy, read};
 
@@ -121,7 +123,7 @@ impl Cgroups {
     }
 
     /// Kills all that is in a pod's cgroups, and removes them. Fine if there are none.
-    pub(crate) async fn remove(&self, uid: &str) {
+    pub(crate) async fn remove(self: &Arc<Self>, uid: &str) {
         if let Err(error) = self.removed(uid, None).await {
             tracing::warn!(uid, %error, "a pod's cgroup can't be removed");
         }
@@ -129,23 +131,33 @@ impl Cgroups {
 
     /// Likewise those of a container's former life. The kernel counts from a cgroup's making on: one that stayed would count
     /// what that life used to the next one.
-    pub(crate) async fn remove_former(&self, uid: &str, container: &str) {
+    pub(crate) async fn remove_former(self: &Arc<Self>, uid: &str, container: &str) {
         if let Err(error) = self.removed(uid, Some(container)).await {
             tracing::warn!(uid, container, %error, "the cgroup of a container's former life can't be removed");
         }
     }
 
     /// Removes cgroups by trying again until the kernel lets go.
-    async fn removed(&self, uid: &str, container: Option<&str>) -> io::Result<()> {
-        let (tries, rest) = PATIENCE;
-        let remove = |(at, one): (usize, &Hierarchy)| one.remove(uid, container, at == 0);
-        for _ in 0..tries {
-            if self.all.iter().enumerate().try_for_each(remove).is_ok() {
-                return Ok(());
+    async fn removed(self: &Arc<Self>, uid: &str, container: Option<&str>) -> io::Result<()> {
+        let (mut left, rest) = PATIENCE;
+        loop {
+            let (all, of, name) = (self.clone(), uid.to_owned(), container.map(str::to_owned));
+            // What is killed in version 1 is stopped first, and that is waited for.
+            let remove = move || all.remove_now(&of, name.as_deref());
+            let removed = tasks::blocking(info_span!("remove a cgroup", uid, container), remove).await;
+            let removed = removed.map_err(io::Error::other).flatten();
+            if removed.is_ok() || left == 0 {
+                return removed;
             }
+            left -= 1;
             tokio::time::sleep(rest).await;
         }
-        self.all.iter().enumerate().try_for_each(remove)
+    }
+
+    /// Removes cgroups if the kernel lets them go. Blocks.
+    fn remove_now(&self, uid: &str, container: Option<&str>) -> io::Result<()> {
+        let mut all = self.all.iter().enumerate();
+        all.try_for_each(|(at, one)| one.remove(uid, container, at == 0))
     }
 
     /// Removes the host's own cgroups, if no pod has one any more.
