@@ -381,6 +381,7 @@ fn gone(done: Result<Done, Failure>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messages::KeyValue;
 
     #[test]
     fn a_runtime_is_named_by_its_socket() {
@@ -401,9 +402,13 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_a_registry_is_not_shown() {
+    fn what_is_secret_is_not_shown() {
         let auth = AuthConfig { username: "me".into(), password: "hidden".into(), ..AuthConfig::default() };
         let question = PullImageRequest { image: image_spec("box"), auth: Some(auth) };
         assert!(!format!("{question:?}").contains("hidden"), "{question:?}");
+        let variable = KeyValue { key: "KEY".into(), value: "hidden".into() };
+        let container = ContainerConfig { envs: vec![variable], ..ContainerConfig::default() };
+        let shown = format!("{container:?}");
+        assert!(shown.contains("KEY") && !shown.contains("hidden"), "{shown}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(missing_docs)] // The protocols' own names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub type Texts = BTreeMap<String, String>;
 
@@ -70,7 +71,9 @@ pub enum Mode {
     SingleNodeMultiWriter = 7,
 }
 
+/// Debug shows no secrets and no context, which may hold tokens.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodeStageVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
@@ -94,7 +97,9 @@ pub struct NodeUnstageVolumeRequest {
     pub staging_target_path: String,
 }
 
+/// Debug shows no secrets and no context, which may hold tokens.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodePublishVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
@@ -122,7 +127,9 @@ pub struct NodeUnpublishVolumeRequest {
     pub target_path: String,
 }
 
+/// Debug shows no secrets and no context, which may hold tokens.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct NodeExpandVolumeRequest {
     #[prost(string, tag = "1")]
     pub volume_id: String,
@@ -206,4 +213,48 @@ pub struct NodeGetInfoResponse {
 pub struct Topology {
     #[prost(btree_map = "string, string", tag = "1")]
     pub segments: Texts,
+}
+
+impl fmt::Debug for NodeStageVolumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { volume_id, staging_target_path, volume_capability, .. } = self;
+        let mut shown = f.debug_struct("NodeStageVolumeRequest");
+        shown.field("volume_id", volume_id).field("staging_target_path", staging_target_path);
+        shown.field("volume_capability", volume_capability).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NodePublishVolumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { volume_id, target_path, volume_capability, readonly, .. } = self;
+        let mut shown = f.debug_struct("NodePublishVolumeRequest");
+        shown.field("volume_id", volume_id).field("target_path", target_path).field("readonly", readonly);
+        shown.field("volume_capability", volume_capability).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NodeExpandVolumeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { volume_id, volume_path, capacity_range, .. } = self;
+        let mut shown = f.debug_struct("NodeExpandVolumeRequest");
+        shown.field("volume_id", volume_id).field("volume_path", volume_path);
+        shown.field("capacity_range", capacity_range).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_driver_is_told_in_secret_is_not_shown() {
+        let hidden = || Texts::from([("key".to_owned(), "hidden".to_owned())]);
+        let stage =
+            NodeStageVolumeRequest { secrets: hidden(), volume_context: hidden(), ..Default::default() };
+        let publish =
+            NodePublishVolumeRequest { secrets: hidden(), volume_context: hidden(), ..Default::default() };
+        let expand = NodeExpandVolumeRequest { secrets: hidden(), ..Default::default() };
+        let shown = format!("{stage:?} {publish:?} {expand:?}");
+        assert!(shown.contains("NodeExpandVolumeRequest") && !shown.contains("hidden"), "{shown}");
+    }
 }

@@ -72,12 +72,22 @@ pub enum ImageError {
 }
 
 /// A secret that opens registries: of the type `kubernetes.io/dockerconfigjson`, or its elder without `json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum PullSecret {
     /// The content of `.dockerconfigjson`.
     ConfigJson(Vec<u8>),
     /// The content of `.dockercfg`.
     Config(Vec<u8>),
+}
+
+/// Without its content.
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PullSecret::ConfigJson(_) => "ConfigJson(…)",
+            PullSecret::Config(_) => "Config(…)",
+        })
+    }
 }
 
 /// The images of a host.
@@ -134,6 +144,12 @@ pub fn images_in_use(data_dir: &Path) -> io::Result<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_opens_a_registry_is_not_shown() {
+        let secrets = [PullSecret::ConfigJson(b"hidden".to_vec()), PullSecret::Config(b"hidden".to_vec())];
+        assert_eq!(format!("{secrets:?}"), "[ConfigJson(…), Config(…)]");
+    }
 
     #[test]
     fn a_pods_command_replaces_the_images() {

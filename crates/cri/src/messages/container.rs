@@ -12,7 +12,9 @@ pub struct ContainerMetadata {
     pub attempt: u32,
 }
 
+/// A variable. Its value may be a Secret's: never shown.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct KeyValue {
     #[prost(string, tag = "1")]
     pub key: String,

@@ -61,6 +61,12 @@ pub enum ProfileType {
     Localhost = 2,
 }
 
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyValue").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthConfig").field("server_address", &self.server_address).finish_non_exhaustive()

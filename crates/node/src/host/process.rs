@@ -2,6 +2,7 @@
 //! shim ends (PR_SET_PDEATHSIG), however it does.
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -18,7 +19,7 @@ use crate::container::{cgroup, rights};
 use crate::runtime::{RunError, Streams};
 
 /// A process to make.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Command {
     /// The program and its arguments.
     pub argv: Vec<String>,
@@ -49,6 +50,33 @@ pub(crate) struct Command {
     /// What its cgroup is to be given: by the agent, where there are cgroups.
     #[serde(skip)]
     pub cgroup: cgroup::Wanted,
+}
+
+/// Without its arguments and its environment: Secrets may be in them.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Command {
+    /// Whether a process can be given its words.
+    ///
+    /// # Errors
+    /// Which can't be, without what it says.
+    fn check_words(&self) -> Result<(), RunError> {
+        let refused = |what: String| {
+            RunError::Config(format!("{what} holds a NUL byte, which no process can be given"))
+        };
+        if let Some(at) = self.argv.iter().position(|word| word.contains('\0')) {
+            return Err(refused(format!("argument {at} of its command")));
+        }
+        let mut variables = self.env.iter();
+        match variables.find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            Some((name, _)) => Err(refused(format!("the variable {name:?}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What the process-to-be does between fork and exec, in this order. A step that fails is reported by its number.
@@ -105,17 +133,14 @@ pub(crate) fn spawn(
         let what = what.to_owned();
         move |why: io::Error| RunError::System(format!("{what}: {why}"))
     };
-    let nul =
-        |text: &str| RunError::Config(format!("{text:?} holds a NUL byte, which no process can be given"));
     let no_command =
         "the container has no command, and pods of RuntimeClass host run no image: give it a command";
     let (program, args) = command.argv.split_first().ok_or_else(|| RunError::Config(no_command.into()))?;
-    let texts = command.argv.iter().chain(command.env.iter().flat_map(|(k, v)| [k, v]));
-    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        return Err(nul(text));
-    }
-    let folder = CString::new(command.folder.as_os_str().as_bytes())
-        .map_err(|_| nul(&command.folder.display().to_string()))?;
+    command.check_words()?;
+    let folder = CString::new(command.folder.as_os_str().as_bytes()).map_err(|_| {
+        let folder = command.folder.display();
+        RunError::Config(format!("its folder {folder} holds a NUL byte, which no process can be given"))
+    })?;
     let (told, failed) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("make a pipe")(e.into()))?;
     let (mut told, failed) = (File::from(told), File::from(failed));
     let mut prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
@@ -325,4 +350,23 @@ fn write_file(path: &CString, text: &[u8]) -> io::Result<()> {
     // SAFETY: open just answered it, and nobody else has it.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(file) });
     file.write_all(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_is_given_is_not_shown() {
+        let words = |of: &str| vec!["run".to_owned(), of.to_owned()];
+        let env = |of: &str| vec![("KEY".to_owned(), of.to_owned())];
+        let fine = Command { argv: words("hidden"), env: env("hidden"), ..Command::default() };
+        assert!(fine.check_words().is_ok() && !format!("{fine:?}").contains("hidden"));
+        for (argv, env, named) in
+            [(words("hidden\0"), env(""), "argument 1"), (words(""), env("hidden\0"), "variable \"KEY\"")]
+        {
+            let refused = Command { argv, env, ..Command::default() }.check_words().unwrap_err().to_string();
+            assert!(refused.contains(named) && !refused.contains("hidden"), "{refused}");
+        }
+    }
 }

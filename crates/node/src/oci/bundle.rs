@@ -1,6 +1,7 @@
 //! A container as a bundle: a function of its pod, its image and its sandbox, without I/O. Mounts, masks and defaults are
 //! containerd's (`oci/spec.go`, `internal/cri/opts`), so that what runs there runs here.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -45,7 +46,6 @@ pub(crate) struct Sandbox {
 }
 
 /// What a bundle is made of.
-#[derive(Debug)]
 pub(crate) struct Parts<'a> {
     /// The program and its arguments.
     pub args: Vec<String>,
@@ -60,6 +60,13 @@ pub(crate) struct Parts<'a> {
     /// The host's devices, for those who may use them all.
     pub devices: Vec<Device>,
     pub oom_score: i32,
+}
+
+/// Without its arguments and its environment: Secrets may be in them.
+impl fmt::Debug for Parts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 /// The bundle's `config.json`.

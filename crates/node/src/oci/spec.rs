@@ -1,6 +1,7 @@
 //! A bundle's `config.json` as the OCI runtime specification 1.0.2 has it (`config.md`, `config-linux.md`): what of it
 //! is written here. Runtimes pass over properties that they don't know; ours begin with `dev.holdfast.`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ pub(crate) struct ImageMount {
 }
 
 /// Its first process.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Process {
     pub terminal: bool,
@@ -55,6 +56,13 @@ pub(crate) struct Process {
     pub apparmor_profile: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+}
+
+/// Without its arguments and its environment: Secrets may be in them.
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("user", &self.user).field("cwd", &self.cwd).finish_non_exhaustive()
+    }
 }
 
 /// Whom it runs as.

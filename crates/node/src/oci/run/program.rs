@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -17,24 +18,35 @@ use crate::oci::spec::Seccomp;
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What can be made ready while memory is at hand and errors are easy to tell.
-#[derive(Debug)]
 pub(super) struct Program {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<Filter>,
 }
 
+/// Without its arguments and its environment: Secrets may be in them.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
 impl Program {
     pub(super) fn of(process: &Process, seccomp: Option<&Seccomp>) -> Result<Self, Failure> {
-        let c = |text: &String| {
-            let why = |_| format!("{text:?} holds a NUL byte, which no process can be given");
-            CString::new(text.as_bytes()).map_err(why)
+        // What they say may be a Secret's.
+        let c = |text: &str, what: String| {
+            let why = |_| format!("{what} holds a NUL byte, which no process can be given");
+            CString::new(text).map_err(why)
         };
-        let args = process.args.iter().map(c).collect::<Result<Vec<_>, _>>()?;
+        let args = process.args.iter().enumerate();
+        let args = args.map(|(at, text)| c(text, format!("argument {at} of its command")));
+        let args = args.collect::<Result<Vec<_>, _>>()?;
         if args.is_empty() {
             return Err("no command specified".into());
         }
-        let env = process.env.iter().map(c).collect::<Result<_, _>>()?;
+        let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+        let env = process.env.iter().map(|text| c(text, format!("the variable {:?}", name(text))));
+        let env = env.collect::<Result<_, _>>()?;
         let filter = seccomp.map(compile).transpose().map_err(|why| format!("seccomp: {why}"))?;
         Ok(Program { args, env, filter })
     }
@@ -184,6 +196,24 @@ fn candidates(name: &[u8], process: &Process) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_is_given_is_not_shown() {
+        let of = |args: &[&str], env: &[&str]| {
+            let all = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            let process = Process { args: all(args), env: all(env), ..Process::default() };
+            (format!("{process:?}"), Program::of(&process, None))
+        };
+        let (process, program) = of(&["run", "hidden"], &["KEY=hidden"]);
+        assert!(!format!("{process}{:?}", program.unwrap()).contains("hidden"));
+        let refused = of(&["run"], &["KEY=hidden\0"]).1.unwrap_err();
+        assert!(
+            refused.contains("variable \"KEY\" holds a NUL byte") && !refused.contains("hidden"),
+            "{refused}"
+        );
+        let refused = of(&["run", "hidden\0"], &[]).1.unwrap_err();
+        assert!(refused.contains("argument 1 ") && !refused.contains("hidden"), "{refused}");
+    }
 
     #[test]
     fn a_program_is_looked_for_where_its_variables_say() {
