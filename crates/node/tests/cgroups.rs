@@ -141,6 +141,30 @@ async fn without_cgroups_pods_run_and_the_node_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_forks_without_end_leaves_room_for_others() {
+    let Some(top) = Top::make("bomb") else { return };
+    if !top.bound_processes(64) {
+        testing::skip("cgroups", "no controller here bounds the number of processes");
+        return;
+    }
+    let mut host = TestHost::off();
+    host.cgroups = top.0.clone();
+    host.switch_on();
+    let command = "sh -c 'while :; do sleep 1000 & done'; : > full; exec sleep 1000";
+    let bomb = host.pod("bomb", json!({"command": ["sh", "-c", command]}), json!({}));
+    host.until_file(&host.work(&bomb).join("full"), |_| true).await;
+    assert_eq!(top.read(&bomb, "", "pids.max").as_deref(), Some("32"));
+    let other = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; : > full; wait";
+    let probe = json!({"exec": {"command": ["test", "-e", "full"]}});
+    let other = json!({"command": ["sh", "-c", other], "readinessProbe": probe});
+    host.pod("other", other, json!({}));
+    host.until("other", "ready", is_ready).await;
+    host.delete("bomb", 0);
+    host.until_gone("bomb").await;
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_forks_without_end_is_killed_where_nothing_kills_a_cgroup_at_once() {
     let Some(top) = Top::make_old("forks") else { return };
     let mut host = TestHost::off();

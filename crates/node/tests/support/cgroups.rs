@@ -31,6 +31,11 @@ impl Top {
         Some(top)
     }
 
+    /// Lets no more processes be in them; false where this machine can't.
+    pub fn bound_processes(&self, most: u32) -> bool {
+        self.0.iter().any(|top| fs::write(top.join("pids.max"), most.to_string()).is_ok())
+    }
+
     /// The cgroups of a pod, one in each hierarchy.
     fn of_pod(&self, uid: &str) -> Vec<PathBuf> {
         let hosts =

@@ -21,8 +21,11 @@ use super::values::Values;
 const OURS: &str = "holdfast";
 /// What a pod's folder begins with: nobody else's does, whatever a uid says.
 const POD: &str = "pod-";
+/// The file with the most processes and threads, in both versions.
+const PROCESSES: &str = "pids.max";
 /// The controllers that values are for, each with a file that its cgroups of version 1 have.
-const CONTROLLERS: [(&str, &str); 2] = [("cpu", "cpu.shares"), ("memory", "memory.limit_in_bytes")];
+const CONTROLLERS: [(&str, &str); 3] =
+    [("cpu", "cpu.shares"), ("memory", "memory.limit_in_bytes"), ("pids", PROCESSES)];
 /// How deep a pod's own cgroups are looked into when it is removed.
 ///
 /// A container that may make cgroups chooses the depth, and each level costs this process a descriptor.
@@ -36,6 +39,8 @@ pub(super) struct Hierarchy {
     pub(super) node: OwnedFd,
     /// The controllers that values are given to.
     pub(super) controllers: Vec<&'static str>,
+    /// How many processes and threads there may be at most, if that is known.
+    processes: Option<u64>,
 }
 
 impl Hierarchy {
@@ -66,7 +71,11 @@ impl Hierarchy {
             false => has(node.as_fd(), file),
         };
         let controllers = CONTROLLERS.into_iter().filter(is_given).map(|(name, _)| name).collect();
-        Ok(Hierarchy { is_v2, ours, node, controllers })
+        let above = [&top, &ours].map(|cgroup| read(cgroup.as_fd(), PROCESSES).unwrap_or_default());
+        let processes = most_processes(above);
+        // What pods do leaves the host some of its own.
+        bound_processes(node.as_fd(), processes.map(|most| most.saturating_mul(9) / 10));
+        Ok(Hierarchy { is_v2, ours, node, controllers, processes })
     }
 
     /// Whether all that is in one of its cgroups can be killed as a whole.
@@ -87,6 +96,8 @@ impl Hierarchy {
         let pod = make(self.node.as_fd(), OsStr::new(&pod_name(uid)?))?;
         give(pod.as_fd());
         put(pod.as_fd(), &self.values(wanted.pod));
+        // One that forks without end leaves the others as many.
+        bound_processes(pod.as_fd(), self.processes.map(|most| most / 2));
         let container = make(pod.as_fd(), OsStr::new(single(container)?))?;
         put(container.as_fd(), &self.values(wanted.container));
         // A container that is out of memory ends as a whole, rather than by one of its processes.
@@ -195,6 +206,20 @@ fn put(cgroup: BorrowedFd<'_>, values: &Values) {
         {
             tracing::debug!(file, value, %error, "a cgroup doesn't take a value");
         }
+    }
+}
+
+/// How many processes and threads this machine takes, beneath cgroups that say this of it.
+fn most_processes(above: [String; 2]) -> Option<u64> {
+    let kernels = ["pid_max", "threads-max"]
+        .map(|name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default());
+    kernels.into_iter().chain(above).filter_map(|text| text.trim().parse().ok()).min()
+}
+
+/// Lets no more processes and threads be in a cgroup.
+fn bound_processes(cgroup: BorrowedFd<'_>, most: Option<u64>) {
+    if let Some(most) = most {
+        put(cgroup, &vec![(PROCESSES, most.max(1).to_string())]);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 /// The controllers of version 1 that are of use here; the first is what holds processes together where there is no version 2.
-const OLD: [&str; 4] = ["freezer", "cpu", "cpuacct", "memory"];
+const OLD: [&str; 5] = ["freezer", "cpu", "cpuacct", "memory", "pids"];
 
 /// Where this process may make cgroups: in the hierarchy of version 2, if it is mounted, then in those of version 1. Of each at the top if
 /// it may write there, as the kubelet does without systemd; else in its own cgroup, which somebody may have delegated to it.
@@ -57,12 +57,13 @@ mod tests {
                       31 23 0:27 / /c/cpu,cpuacct rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
                       32 23 0:28 / /c/memory rw - cgroup cgroup rw,memory\n\
                       33 23 0:29 / /c/freezer rw - cgroup cgroup rw,freezer\n\
+                      35 23 0:31 / /c/pids rw - cgroup cgroup rw,pids\n\
                       34 23 0:30 / /c/systemd rw - cgroup cgroup rw,name=systemd\n";
         let own = "3:memory:/own/one\n2:cpu,cpuacct:/\n0::/two\n";
         let names =
             |found: Vec<PathBuf>| found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         let all = find(mounts, own, |_| true);
-        assert_eq!(names(all), ["/c/unified", "/c/freezer", "/c/cpu,cpuacct", "/c/memory"]);
+        assert_eq!(names(all), ["/c/unified", "/c/freezer", "/c/cpu,cpuacct", "/c/memory", "/c/pids"]);
         let delegated = find(mounts, own, |_| false);
         assert_eq!(names(delegated), ["/c/unified/two", "/c/cpu,cpuacct/", "/c/memory/own/one"]);
         assert_eq!(names(find("1 2 0:1 / / rw - ext4 /dev/a rw", own, |_| true)), [""; 0]);
