@@ -184,9 +184,11 @@ async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
     let before = of_machine();
     let mut host = TestHost::start();
     let command = "echo 127.0.0.9 added >> /etc/hosts; cat /etc/hosts /etc/resolv.conf > report; \
-                   getent hosts alias.test >> report; echo done >> report; exec sleep 1000";
+                   getent hosts alias.test >> report; uname -n >> report; echo of $HOSTNAME >> report; \
+                   echo done >> report; exec sleep 1000";
     let spec = json!({
-        "subdomain": "webs", "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["alias.test"]}],
+        "subdomain": "webs", "setHostnameAsFQDN": true,
+        "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["alias.test"]}],
         "dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.53"]},
     });
     let uid = host.pod("web-1", json!({"command": ["sh", "-c", command]}), spec);
@@ -198,6 +200,8 @@ async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
         &format!("{address}\tweb-1.webs.default.svc.cluster.local\tweb-1"),
         "127.0.0.9 added",
         "nameserver 192.0.2.53",
+        "web-1.webs.default.svc.cluster.local",
+        "of web-1.webs.default.svc.cluster.local",
     ] {
         assert!(report.lines().any(|l| l == line), "{line}: {report}");
     }

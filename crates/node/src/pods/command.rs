@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
 use super::handler::Handler;
+use super::sandbox::own_hostname;
 use super::{PodHost, PodTokens};
 use crate::container::{
     Access, Bind, ConfinedPath, Missing, Origin, POD_FOLDER, Propagation, Sources, cgroup, environment,
     expand, is_in_memory, is_writable, name_files, volume_path,
 };
 use crate::host::{Command, Isolation, Security, View, plan};
-use crate::pod::{StartError, hostname, uid};
+use crate::pod::{StartError, uid};
 use crate::runtime::Streams;
 
 pub(super) fn config(why: impl ToString) -> StartError {
@@ -42,11 +43,12 @@ impl PodHost {
         let uid = uid(pod);
         // Variables are made of no tokens.
         let (state, no_tokens) = (self.store.snapshot(), PodTokens::new());
+        let hostname = own_hostname(pod).map_err(config)?;
         let mut base = self.variables.clone();
         let work = self.folders.work(uid).display().to_string();
         base.push(("HOME".into(), work));
         base.push(("TMPDIR".into(), self.folders.tmp(uid).display().to_string()));
-        base.push(("HOSTNAME".into(), hostname(pod)));
+        base.push(("HOSTNAME".into(), hostname.clone()));
         let folder = self.folders.pod(uid);
         let sources = self.sources(&state, pod, address, &no_tokens);
         for volume in volumes(pod) {
@@ -93,7 +95,7 @@ impl PodHost {
             argv,
             folder_as_user: named.is_some(),
             folder: named.unwrap_or_else(|| self.folders.work(uid)),
-            hostname: hostname(pod),
+            hostname,
             user: security.user,
             group: security.group,
             groups: security.groups,
