@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{TestHost, can_mount, is_ready, main_status};
+use support::{PATIENCE, TestHost, can_mount, is_ready, main_status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -163,6 +163,45 @@ async fn a_probe_follows_where_it_is_sent_at_the_same_host() {
     let warning = "Readiness probe warning: Probe terminated redirects, Response body:";
     host.until_event("ProbeWarning", |message| message.starts_with(warning)).await;
     assert!(asked.lock().unwrap().iter().all(|text| !text.to_lowercase().contains("user-agent")));
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_ask_by_http_and_tcp_and_an_end_begins_with_the_signal_that_is_named() {
+    let mut host = TestHost::start();
+    let (port, asked) = server(&host).await;
+    let address = format!("127.{}.1.1", host.net);
+    let get = |path: &str| json!({"httpGet": {"path": path, "port": port, "host": address}});
+    host.pod(
+        "bad",
+        json!({"command": ["sleep", "1000"], "lifecycle": {"postStart": get("/bad")}}),
+        json!({}),
+    );
+    let told =
+        |message: &str| message.starts_with("PostStartHook failed") && message.ends_with("statuscode: 500");
+    host.until_event("FailedPostStartHook", told).await;
+
+    let signal = host.folder.path().join("signal");
+    let command = format!(
+        "trap 'echo USR1 > {}; exit 0' USR1; trap '' TERM; : > trapped; while :; do sleep 0.05; done",
+        signal.display()
+    );
+    let hooks = json!({"postStart": get("/good"), "stopSignal": "SIGUSR1",
+        "preStop": {"tcpSocket": {"port": port, "host": address}}});
+    let uid = host.pod("good", json!({"command": ["sh", "-c", command], "lifecycle": hooks}), json!({}));
+    host.until("good", "ready", is_ready).await;
+    host.until_file(&host.work(&uid).join("trapped"), |_| true).await;
+    assert!(asked.lock().unwrap().iter().any(|text| text.starts_with("GET /good ")));
+    assert!(!asked.lock().unwrap().iter().any(String::is_empty), "nobody only connected yet");
+    host.delete("good", 30);
+    host.until_gone("good").await;
+    assert_eq!(std::fs::read_to_string(&signal).unwrap(), "USR1\n");
+    let connected = async {
+        while !asked.lock().unwrap().iter().any(String::is_empty) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, connected).await.unwrap();
     host.shut_down().await;
 }
 

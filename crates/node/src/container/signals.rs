@@ -6,23 +6,22 @@ use nix::sys::signal::Signal;
 /// The number of the signal that a container wants to be asked to end with (`SIGUSR1`, `SIGRTMIN+3`); SIGTERM if it
 /// names none, or none that this system knows.
 pub(crate) fn stop_signal(name: Option<&str>) -> libc::c_int {
-    let real_time = |name: &str| {
-        let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<libc::c_int>().ok() };
-        match (name.strip_prefix("SIGRTMIN"), name.strip_prefix("SIGRTMAX")) {
-            (Some(rest), _) => Some(libc::SIGRTMIN() + offset(rest)?),
-            (_, Some(rest)) => Some(libc::SIGRTMAX() + offset(rest)?),
-            _ => None,
-        }
+    name.and_then(number).unwrap_or(libc::SIGTERM)
+}
+
+fn number(name: &str) -> Option<libc::c_int> {
+    // An image may also write `QUIT`, `RTMIN+3`, or a number.
+    let short = name.strip_prefix("SIG").unwrap_or(name);
+    let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<libc::c_int>().ok() };
+    let number = match (short.strip_prefix("RTMIN"), short.strip_prefix("RTMAX")) {
+        (Some(rest), _) => libc::SIGRTMIN().checked_add(offset(rest)?)?,
+        (_, Some(rest)) => libc::SIGRTMAX().checked_add(offset(rest)?)?,
+        _ => match format!("SIG{short}").parse::<Signal>() {
+            Ok(signal) => signal as libc::c_int,
+            Err(_) => short.parse().ok()?,
+        },
     };
-    // An image may also write `QUIT`, or a number.
-    let number = |name: &str| {
-        name.parse::<libc::c_int>().ok().filter(|number| (1..=libc::SIGRTMAX()).contains(number))
-    };
-    let known = |name: &str| {
-        let full = format!("SIG{}", name.trim_start_matches("SIG"));
-        full.parse::<Signal>().ok().map(|signal| signal as libc::c_int).or_else(|| number(name))
-    };
-    name.and_then(|name| known(name).or_else(|| real_time(name))).unwrap_or(libc::SIGTERM)
+    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
 }
 
 /// Sends a signal to a process and all of its group. One that is gone is fine.
@@ -33,5 +32,33 @@ pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
         && error != Errno::ESRCH
     {
         tracing::warn!(pid, signal, %error, "can't signal a process group");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_named_as_pods_and_images_do() {
+        let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+        for (name, number) in [
+            ("SIGUSR1", libc::SIGUSR1),
+            ("QUIT", libc::SIGQUIT),
+            ("9", libc::SIGKILL),
+            ("SIGRTMIN", first),
+            ("RTMIN+3", first + 3),
+            ("SIGRTMAX-2", last - 2),
+            ("SIGRTMAX+1", libc::SIGTERM),
+            ("SIGRTMIN+2147483647", libc::SIGTERM),
+            ("RTMIN-99", libc::SIGTERM),
+            ("0", libc::SIGTERM),
+            ("1000", libc::SIGTERM),
+            ("SIGNONE", libc::SIGTERM),
+            ("", libc::SIGTERM),
+        ] {
+            assert_eq!(stop_signal(Some(name)), number, "{name}");
+        }
+        assert_eq!(stop_signal(None), libc::SIGTERM);
     }
 }
