@@ -240,6 +240,10 @@ async fn what_this_host_can_not_run_says_why() {
     let ended = &main_status(&pod)["state"]["terminated"];
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)));
     assert!(ended["message"].as_str().unwrap().contains("/nonexistent/program"), "{ended}");
+
+    host.pod("d", json!({"command": ["sleep", "1000"]}), json!({"os": {"name": "windows"}}));
+    let pod = host.until("d", "rejected", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "PodOSNotSupported");
     for name in ["a", "b"] {
         host.delete(name, 30);
         host.until_gone(name).await;

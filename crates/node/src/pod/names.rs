@@ -18,8 +18,16 @@ pub(crate) fn subject(pod: &Pod) -> String {
 /// The longest host name that Linux takes.
 const LONGEST_HOSTNAME: usize = 63;
 
-/// The host name of the pod's processes: `spec.hostname` or its own name, cut off where Linux does.
+/// The host name that the pod names whatever else it says (KEP-4762). The API lets it have 64 characters, which Linux takes.
+fn overridden(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.hostname_override.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The host name of the pod's processes: `spec.hostnameOverride`, `spec.hostname`, or its own name, cut off where Linux does.
 pub(crate) fn hostname(pod: &Pod) -> String {
+    if let Some(name) = overridden(pod) {
+        return name.to_owned();
+    }
     let asked = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let name = asked.or(pod.metadata.name.as_deref()).unwrap_or_default();
     name[..name.floor_char_boundary(LONGEST_HOSTNAME)].trim_end_matches(['-', '.']).to_owned()
@@ -27,6 +35,9 @@ pub(crate) fn hostname(pod: &Pod) -> String {
 
 /// What makes the pod's host name a full one, if it is under a subdomain.
 pub(crate) fn domain(pod: &Pod) -> Option<String> {
+    if overridden(pod).is_some() {
+        return None;
+    }
     let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!("{subdomain}.{namespace}.svc.{}", dns::DOMAIN))
@@ -111,6 +122,25 @@ mod tests {
             assert_eq!(of(serde_json::json!({shared: true}), "debug"), None, "{shared}");
             assert!(of(serde_json::json!({shared: false}), "debug").is_some(), "{shared}");
         }
+    }
+
+    #[test]
+    fn a_host_name_that_is_named_comes_before_all_others() {
+        let pod = |spec: serde_json::Value| {
+            serde_json::from_value(
+                serde_json::json!({"metadata": {"name": "p", "namespace": "d"}, "spec": spec}),
+            )
+            .unwrap()
+        };
+        let mut spec = serde_json::json!({"containers": [], "hostname": "web", "subdomain": "webs"});
+        let named: Pod = pod(spec.clone());
+        assert_eq!(
+            (hostname(&named), domain(&named)),
+            ("web".into(), Some("webs.d.svc.cluster.local".into()))
+        );
+        spec["hostnameOverride"] = "db.example.org".into();
+        let named: Pod = pod(spec);
+        assert_eq!((hostname(&named), domain(&named)), ("db.example.org".into(), None));
     }
 
     #[test]

@@ -96,9 +96,14 @@ impl PodHost {
 
     /// Why this host never runs the pod, if it doesn't, as the kubelet decides on admission: then the pod fails at once.
     pub(super) fn rejection(&self, pod: &Pod) -> Option<Failure> {
+        let refused = |reason| move |message| Failure { reason, message, is_disruption: false };
+        let os = pod.spec.as_ref().and_then(|spec| spec.os.as_ref());
+        if os.is_some_and(|os| os.name != "linux") {
+            let why = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+            return Some(refused("PodOSNotSupported")(why));
+        }
         let handler = self.handler(pod, &self.store.snapshot());
         let Ok(Handler::Oci | Handler::Foreign) = handler else { return None };
-        let refused = |reason| move |message| Failure { reason, message, is_disruption: false };
         let sysctls = self.sysctls(pod, None).err().map(refused("SysctlForbidden"));
         sysctls.or_else(|| refused_by_app_armor(pod, self.app_armor.is_enabled()).map(refused("AppArmor")))
     }
