@@ -1,7 +1,7 @@
 //! The desk: one task that knows all pods of the host, hears what happens, and has decisions carried out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
 use tasks::SpawnIn;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::info_span;
 
 use super::PodHost;
@@ -32,8 +31,6 @@ use crate::runtime::{Found, Trouble, Which};
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How long after that the agent waits for what doesn't die, or is still being made: it may be in a runtime that doesn't answer.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(8);
-/// How long the pods of a former life that are not this host's any more may take to end before the others go on without.
-const FORMER_PATIENCE: Duration = Duration::from_secs(30);
 /// How often files from ConfigMaps and Secrets are brought up to date.
 const REFRESH: Duration = Duration::from_secs(20);
 
@@ -57,7 +54,7 @@ pub(crate) struct Desk {
     /// What former agents started, by the uid of its pod, until its pod is known.
     pub(super) found: HashMap<String, Vec<Found>>,
     /// Those of them that nobody wants and that don't end yet, by uid.
-    former: BTreeSet<String>,
+    pub(super) former: BTreeSet<String>,
     manifests: watch::Receiver<Option<StaticPods>>,
     /// The static pods that there should be.
     pub(super) wanted: StaticPods,
@@ -217,59 +214,8 @@ impl Desk {
         }
     }
 
-    async fn begin(&mut self, state: &Arc<State>) {
-        self.look_at_static_again(state);
-        self.all_anew(state);
-        let uids: BTreeSet<String> = self.entries.keys().cloned().collect();
-        // Pods that were deleted or replaced elsewhere meanwhile.
-        self.found.clear();
-        let patience = self.former_patience();
-        for uid in self.host.runtime.sandboxes() {
-            if uids.contains(&uid) {
-                continue;
-            }
-            tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
-            self.end_former(&uid, patience).await;
-        }
-        let kept = &uids | &self.former;
-        // Only now: while a process may use an address, it is nobody else's.
-        let addressed = self.host.addresses.lock().unwrap_or_else(PoisonError::into_inner).uids();
-        for uid in addressed.iter().filter(|uid| !kept.contains(*uid)) {
-            self.host.release_address(uid).await;
-        }
-        // What drivers mounted for them is unmounted first, however long that takes.
-        let mounted = self.host.csi.pods();
-        for uid in &mounted - &kept {
-            let span = info_span!("release a former pod", uid);
-            self.work.spawn_in(span, remove_former(self.host.clone(), uid));
-        }
-        let (folders, kept) = (self.host.folders.clone(), &kept | &mounted);
-        let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&kept)).await;
-    }
-
-    /// Until when the others wait for former pods to end.
-    pub(super) fn former_patience(&self) -> Instant {
-        self.host.clock.instant(self.host.clock.now().elapsed + FORMER_PATIENCE)
-    }
-
-    /// Ends what a former life left of a pod. What hasn't ended by then is ended and removed later.
-    pub(super) async fn end_former(&mut self, uid: &str, patience: Instant) {
-        let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.to_owned());
-        self.work.spawn_in(info_span!("end a former pod", uid), async move {
-            host.runtime.end(&of).await;
-            if tell.send(()).is_err() {
-                host.release_address(&of).await;
-                remove_former(host, of).await;
-            }
-        });
-        if tokio::time::timeout_at(patience, told).await.is_err() {
-            tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
-            self.former.insert(uid.to_owned());
-        }
-    }
-
     /// Takes all pods from a state: those that are not in it are gone.
-    fn all_anew(&mut self, state: &Arc<State>) {
+    pub(super) fn all_anew(&mut self, state: &Arc<State>) {
         let mut present = HashSet::new();
         for kv in state.range(&KeyRange::prefix(objects::kind_prefix("", "pods"))) {
             present.insert(kv.key.clone());
@@ -523,13 +469,6 @@ impl Desk {
             }
         }
     }
-}
-
-/// Removes what a former life left of a pod of which nothing runs, once it is unmounted.
-async fn remove_former(host: Arc<PodHost>, uid: String) {
-    host.csi.release(&uid).await;
-    let remove = move || host.folders.remove_pod(&uid);
-    let _ = tasks::blocking(info_span!("remove a former pod"), remove).await;
 }
 
 /// A stored pod, and its status as it is stored.

@@ -8,6 +8,7 @@ mod desk;
 mod entry;
 mod folder;
 mod foreign;
+mod former;
 mod handler;
 mod image;
 mod in_memory;
