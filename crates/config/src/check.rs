@@ -337,7 +337,8 @@ impl HostConfig {
         ];
         let registries = self.registries_file.iter().map(|path| ("registriesFile", path.as_path()));
         let static_pods = self.static_pods.iter().map(|path| ("staticPods", path.as_path()));
-        for (field, path) in paths.into_iter().chain(registries).chain(static_pods) {
+        let watchdog = self.fencing.watchdog.iter().map(|path| ("fencing.watchdog", path.as_path()));
+        for (field, path) in paths.into_iter().chain(registries).chain(static_pods).chain(watchdog) {
             let what = format!("{} is no absolute path", path.display());
             findings.require(path.is_absolute(), field, what, "begin it with /");
         }

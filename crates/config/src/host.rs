@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressRange, Datastore, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
+use crate::{AddressRange, Datastore, Dns, Eviction, Fencing, Ports, Scheduling, Shutdown, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -46,6 +46,9 @@ pub struct HostConfig {
     /// How long what may take, and how often what is done.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// What makes sure that this host has stopped what must not run twice.
+    #[serde(default, skip_serializing_if = "Fencing::is_default")]
+    pub fencing: Fencing,
     /// How pods are placed.
     #[serde(default, skip_serializing_if = "Scheduling::is_default")]
     pub scheduling: Scheduling,

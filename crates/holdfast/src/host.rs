@@ -30,6 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::eviction::eviction;
+use crate::fences::Fences;
 use crate::files;
 use crate::foreign_images::foreign_runtime;
 use crate::host_images::{HostImages, registries_of};
@@ -251,6 +252,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     );
     let services: server::ServiceRange = config.service_cidr.try_into()?;
     let names = Names::listen(&config, services.dns());
+    let fences = Fences::start(&config, membership.lease_page())?;
     let load = watch::Sender::default();
     let placing = Arc::new(scheduler::Metrics::default());
     let server = Server::new(server::Options {
@@ -272,6 +274,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             placing_metrics(placing.clone()),
             names_metrics(names.metrics.clone()),
             leases::metrics(&membership),
+            fences.metrics(),
         ],
         edge: Arc::new(server::SystemEdge),
     });
@@ -377,6 +380,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             state: membership.lease(),
             page: membership.lease_page(),
             members: membership.members().subscribe(),
+            grades: fences.grades,
         }),
     })?;
     tasks::spawn(info_span!("bootstrap"), {

@@ -12,6 +12,7 @@ mod drill;
 mod end;
 mod engine;
 mod eviction;
+mod fences;
 mod files;
 mod foreign_images;
 mod ground;
@@ -122,6 +123,9 @@ fn main() -> ExitCode {
         return ended;
     }
     if let Some(ended) = network::run_address_keeper() {
+        return ended;
+    }
+    if let Some(ended) = fencing::run_watchdog_keeper::<fencing::SystemDevice>() {
         return ended;
     }
     files::allow_all();

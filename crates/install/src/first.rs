@@ -93,6 +93,8 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         registries_file,
         static_pods,
         runtime,
+        // What resets a machine is for whoever knows the machine to name.
+        fencing: Default::default(),
         // Each host has a priority of its own among the virtual routers, to be written into its file.
         vrrp: Default::default(),
         data_dir: layout.data_dir(),

@@ -216,6 +216,7 @@ impl Folder {
             },
             ports: Ports::default(),
             timeouts: Timeouts::default(),
+            fencing: Default::default(),
             scheduling: Scheduling::default(),
             dns: Dns::default(),
             eviction: eviction(),

@@ -112,6 +112,8 @@ pub struct HostLease {
     pub page: LeasePage,
     /// The members whose word on leases counts.
     pub members: watch::Receiver<Arc<BTreeSet<String>>>,
+    /// What stops those pods once it is over, as the Node says it.
+    pub grades: watch::Receiver<Vec<objects::Grade>>,
 }
 
 /// Why an agent could not start.
@@ -166,6 +168,12 @@ pub async fn end_of_leased_pods(data_dir: &Path) {
     if let Ok(data) = data_dir.canonicalize() {
         end_of_bound(Folders::new(data).pods()).await;
     }
+}
+
+/// The folder of all pods' folders, on which each pod that stops with the host's lease holds a shared lock (flock(2)) as long as anything of it runs.
+/// `data_dir` is [`Options::data_dir`].
+pub fn pods_dir(data_dir: &Path) -> PathBuf {
+    Folders::new(data_dir.to_owned()).pods()
 }
 
 /// A running agent. It ends with its pods by [`shutdown`](Agent::shutdown), or first of all in order by
@@ -242,8 +250,8 @@ impl Agent {
         ));
         let plugins = folders.plugins_registry();
         let (tell_registered, registered) = watch::channel(None);
-        let state = lease.as_ref().map(|lease| lease.state.clone());
-        let epochs = state.map(|lease| Epochs { lease, registered: tell_registered });
+        let told = lease.as_ref().map(|lease| (lease.state.clone(), lease.grades.clone()));
+        let epochs = told.map(|(lease, grades)| Epochs { lease, grades, registered: tell_registered });
         let host = Arc::new(PodHost {
             name: options.name.clone(),
             address: options.address,
@@ -290,6 +298,7 @@ impl Agent {
             handlers: handlers(&host),
             csi: NodeVolumes::default(),
             lease: None,
+            grades: vec![objects::Grade::Lease],
         };
         // Those of the runtime that pods without a class have.
         let images = host.foreign_images.clone().or_else(|| host.containers.clone().ok());

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-/// The annotation by which a Node says how its host stops what must not run twice once nobody hears it. Without it, it promises nothing.
+/// The annotation by which a Node says how its host stops what must not run twice once nobody hears it: [`Grade`]s with commas between. Without it, it
+/// promises nothing.
 pub const FENCING: &str = "holdfast.dev/fencing";
 /// The annotation with the epoch of the lease under which the host runs what must not run twice.
 pub const LEASE_EPOCH: &str = "holdfast.dev/lease-epoch";
@@ -14,26 +15,46 @@ pub const FENCED_EPOCH: &str = "holdfast.dev/fenced-epoch";
 /// The condition of a pod by which its host says, before it starts it, that it stops with its lease.
 pub const STOPS_WITH_LEASE: &str = "holdfast.dev/StopsWithLease";
 
-/// What stops on a host what must not run twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stops on a host what must not run twice, the weakest first. What is stronger comes to the weaker, and doesn't replace it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
     /// Each pod's supervisor, which knows when the lease ends, and needs nobody for that.
     Lease,
+    /// The machine's watchdog, which resets a machine on which that doesn't happen in time.
+    Watchdog,
 }
 
 impl Grade {
+    const ALL: [Grade; 2] = [Grade::Lease, Grade::Watchdog];
+
     /// As a Node says it.
     pub fn as_str(self) -> &'static str {
         match self {
             Grade::Lease => "lease",
+            Grade::Watchdog => "watchdog",
         }
+    }
+
+    /// What a host of this grade and of no stronger one is not covered against, for people.
+    pub fn lacks(self) -> &'static str {
+        match self {
+            Grade::Lease => "a kernel that hangs, or a machine that is paused and goes on later",
+            Grade::Watchdog => {
+                "a virtual machine that is paused together with its watchdog, and a kernel whose own watchdog (softdog) hangs with it"
+            }
+        }
+    }
+
+    /// These, as a Node says them in [`FENCING`].
+    pub fn listed(grades: &[Grade]) -> String {
+        grades.iter().map(|grade| grade.as_str()).collect::<Vec<_>>().join(",")
     }
 }
 
 /// What a Node says of its host's lease.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fencing {
-    /// What stops what must not run twice; nothing where nothing does.
+    /// The strongest of what stops what must not run twice; nothing where nothing does.
     pub grade: Option<Grade>,
     /// The epoch that is registered.
     pub epoch: Option<u64>,
@@ -45,8 +66,11 @@ impl Fencing {
     /// By a Node's annotations. What can't be read isn't there.
     pub fn of(annotations: Option<&BTreeMap<String, String>>) -> Self {
         let said = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
+        let words: Vec<&str> = said(FENCING).unwrap_or_default().split(',').collect();
+        let has = |grade: &Grade| words.contains(&grade.as_str());
         Fencing {
-            grade: [Grade::Lease].into_iter().find(|grade| said(FENCING) == Some(grade.as_str())),
+            // All others come to that.
+            grade: Grade::ALL.into_iter().rev().find(has).filter(|_| has(&Grade::Lease)),
             epoch: said(LEASE_EPOCH).and_then(|epoch| epoch.parse().ok()),
             fenced: said(FENCED_EPOCH).and_then(|epoch| epoch.parse().ok()),
         }
@@ -75,6 +99,11 @@ mod tests {
         assert!(!node(&[fenced[0], fenced[2]]).is_fenced(), "nothing is registered");
         assert!(!node(&[fenced[0], (LEASE_EPOCH, "8"), fenced[2]]).is_fenced(), "it is back");
         assert!(!node(&[(FENCING, "hope"), fenced[1], fenced[2]]).is_fenced());
+        let grades = ["lease", "lease,watchdog", "lease,later", "watchdog", ""]
+            .map(|said| node(&[(FENCING, said)]).grade);
+        assert_eq!(grades, [Some(Grade::Lease), Some(Grade::Watchdog), Some(Grade::Lease), None, None]);
+        let both = Grade::listed(&[Grade::Lease, Grade::Watchdog]);
+        assert_eq!(node(&[(FENCING, both.as_str())]).grade, Some(Grade::Watchdog));
         assert_eq!(Fencing::of(None), Fencing::default());
     }
 }

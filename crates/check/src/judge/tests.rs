@@ -32,6 +32,7 @@ pub(super) fn config() -> HostConfig {
         net: NetConfig::Netns { link: "eth0".into() },
         ports: Ports::default(),
         timeouts: Timeouts::default(),
+        fencing: Default::default(),
         scheduling: config::Scheduling::default(),
         dns: config::Dns::default(),
         eviction: config::Eviction::default(),

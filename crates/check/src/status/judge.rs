@@ -27,6 +27,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     addresses(facts, &mut section);
     certificates(facts, &mut section);
     versions(facts, &mut section);
+    fencing(facts, &mut section);
     section.findings
 }
 
@@ -270,6 +271,27 @@ fn versions(facts: &Facts, section: &mut Section) {
             "versions",
             format!("versions differ: {}", each.join("; ")),
             "bring all hosts to the newest one, one after the other (docs/upgrade.md)",
+        );
+    }
+}
+
+fn fencing(facts: &Facts, section: &mut Section) {
+    let mut grades: BTreeMap<objects::Grade, Vec<&str>> = BTreeMap::new();
+    for (name, node) in facts.nodes.iter().flatten() {
+        if let Some(grade) = node.fencing.grade {
+            grades.entry(grade).or_default().push(name);
+        }
+    }
+    for (grade, hosts) in grades {
+        let verb = if hosts.len() == 1 { "is" } else { "are" };
+        section.note(
+            "fencing",
+            format!(
+                "{} {verb} fenced by {}: that doesn't cover {} (docs/leases.md)",
+                listed(&hosts),
+                grade.as_str(),
+                grade.lacks()
+            ),
         );
     }
 }

@@ -83,6 +83,8 @@ struct Host<'a> {
     lease: Option<f64>,
     is_fenced: bool,
     fencing: Option<&'static str>,
+    /// What that doesn't cover.
+    fencing_lacks: Option<&'static str>,
     version: Option<&'a str>,
     /// When the first of its certificates ends, and in how many seconds.
     certificate: Option<(Timestamp, f64)>,
@@ -108,6 +110,7 @@ fn host<'a>(facts: &'a Facts, name: &'a str) -> Host<'a> {
         lease: says.map(|says| says.lease.seconds),
         is_fenced: node.is_some_and(|node| node.fencing.is_fenced()),
         fencing: node.map(|node| node.fencing.grade.map_or("none", |grade| grade.as_str())),
+        fencing_lacks: node.and_then(|node| node.fencing.grade).map(|grade| grade.lacks()),
         version: says.map(|says| says.version.as_str()),
         certificate: first.map(|until| (until, until.duration_since(facts.now).as_secs_f64())),
     }
@@ -161,6 +164,7 @@ impl Host<'_> {
             "leaseSeconds": self.lease,
             "isFenced": self.is_fenced,
             "fencing": self.fencing,
+            "fencingLacks": self.fencing_lacks,
             "version": self.version,
             "firstCertificateEnds": self.certificate.map(|(until, _)| until),
         })

@@ -23,6 +23,7 @@ pub(crate) fn config() -> HostConfig {
         net: NetConfig::Netns { link: "eth0".into() },
         ports: Ports::default(),
         timeouts: Timeouts::default(),
+        fencing: Default::default(),
         scheduling: Scheduling::default(),
         dns: Dns::default(),
         eviction: Eviction::default(),

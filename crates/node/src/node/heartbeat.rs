@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use membership::Lease;
 use membership::lease::Epoch;
-use objects::{Fencing, Writer};
+use objects::{Fencing, Grade, Writer};
 use serde::Deserialize;
 use serde_json::Value;
 use store::Store;
@@ -63,6 +63,10 @@ pub(crate) async fn keep_registered(
             let held = epochs.held();
             if who.lease != held {
                 (who.lease, seen) = (held, None);
+            }
+            let grades = epochs.grades.borrow_and_update();
+            if who.grades != *grades {
+                (who.grades, seen) = (grades.clone(), None);
             }
         }
         let kv = store.snapshot().get(key.as_bytes()).cloned();
@@ -124,6 +128,8 @@ pub(crate) async fn keep_registered(
 /// The epochs of the host's lease: what it holds, and what its Node says.
 pub(crate) struct Epochs {
     pub(crate) lease: watch::Receiver<Lease>,
+    /// What stops that once the lease is over.
+    pub(crate) grades: watch::Receiver<Vec<Grade>>,
     /// The epoch in which the host may run what must not run twice.
     pub(crate) registered: watch::Sender<Option<Epoch>>,
 }
@@ -146,15 +152,14 @@ impl Epochs {
         self.registered.send_if_modified(|known| std::mem::replace(known, now) != now);
     }
 
-    /// Waits until the lease changes.
+    /// Waits until the lease changes, or what stops with it.
     async fn changed(epochs: Option<&mut Self>) {
-        let changed = match epochs {
-            Some(epochs) => epochs.lease.changed().await,
-            None => std::future::pending().await,
-        };
-        if changed.is_err() {
-            // The heartbeats ended, and with them the host.
-            std::future::pending().await
+        let Some(Epochs { lease, grades, .. }) = epochs else { return std::future::pending().await };
+        tokio::select! {
+            Ok(()) = lease.changed() => {}
+            Ok(()) = grades.changed() => {}
+            // Those who tell ended, and with them the host.
+            else => std::future::pending().await,
         }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct NodeIdentity {
     pub csi: NodeVolumes,
     /// The epoch of its lease, which it holds, with which pods stop that must not run twice.
     pub lease: Option<Epoch>,
+    /// What stops them.
+    pub grades: Vec<Grade>,
 }
 
 /// The annotation that says which controllers hold the host's pods to their limits.
@@ -111,7 +113,7 @@ fn annotations(who: &NodeIdentity) -> Value {
     let mut said = json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes, MANAGED: "true"});
     // While it holds none, what it said last stands: the leader goes by that.
     if let Some(epoch) = who.lease {
-        said[FENCING] = Grade::Lease.as_str().into();
+        said[FENCING] = Grade::listed(&who.grades).into();
         said[LEASE_EPOCH] = epoch.to_string().into();
     }
     said
@@ -272,6 +274,7 @@ mod tests {
             handlers: vec!["", "host", "oci"],
             csi: NodeVolumes::default(),
             lease: None,
+            grades: vec![Grade::Lease],
         }
     }
 
@@ -349,6 +352,10 @@ mod tests {
         let writes = due(&held, &machine(), Some(&node), at(1));
         let [Write::Merge { patch, .. }] = writes.as_slice() else { panic!("one change: {writes:?}") };
         assert_eq!(patch["metadata"]["annotations"], json!({FENCING: "lease", LEASE_EPOCH: "7"}));
+        let watched = NodeIdentity { grades: vec![Grade::Lease, Grade::Watchdog], ..held };
+        let writes = due(&watched, &machine(), Some(&node), at(1));
+        let [Write::Merge { patch, .. }] = writes.as_slice() else { panic!("one change: {writes:?}") };
+        assert_eq!(patch["metadata"]["annotations"][FENCING], "lease,watchdog");
 
         let image = |name: &str, size: u64| Present { names: vec![name.into()], size };
         let images = MachineInfo { images: vec![image("a", 1), image("b", 2)], ..machine() };

@@ -45,6 +45,7 @@ pub(super) fn run(epoch: Epoch) -> io::Result<()> {
     heard.add(Signal::SIGCHLD);
     heard.add(Signal::SIGTERM);
     heard.thread_block()?;
+    let _left = hold_all_pods()?;
     let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let timer = Timer::make()?;
     if page.ends(epoch).is_none() {
@@ -183,6 +184,17 @@ fn nothing_at(stream: libc::c_int) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Holds a lock on the folder of all pods for as long as this process or the shim has it open: by that it is seen that something is left here that
+/// must not run twice, without asking anybody (`fencing`'s watchdog). Where the file system knows no locks, no watchdog is armed either.
+fn hold_all_pods() -> io::Result<Option<std::fs::File>> {
+    let Some(folder) = std::env::args_os().nth(2) else { return Ok(None) };
+    let Some(pods) = Path::new(&folder).parent() else { return Ok(None) };
+    let pods = std::fs::File::open(pods)?;
+    // SAFETY: a system call on numbers. Others hold it likewise, or for a look.
+    unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_SH) };
+    Ok(Some(pods))
 }
 
 /// The uid of the pod: its folder's name.

@@ -197,6 +197,7 @@ impl TestHost {
                 state: state.subscribe(),
                 page: page.clone(),
                 members: self.members.subscribe(),
+                grades: watch::channel(vec![objects::Grade::Lease]).1,
             }),
         };
         self.agent = Some(Agent::start(options).unwrap());

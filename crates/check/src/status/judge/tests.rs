@@ -91,8 +91,14 @@ fn a_cluster_in_which_all_is_well_has_nothing_to_complain_of() {
         assert_eq!(complaints(&well(hosts)), [], "{hosts}");
     }
     let findings = judge(&well(3));
-    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings.len(), 2, "{findings:?}");
     assert_eq!(findings[0].what, "3 of 3 members are ready: the cluster bears the loss of 1");
+    let mut watched = well(3);
+    node_of(&mut watched, "n2").fencing = fencing(&[(FENCING, "lease,watchdog"), (LEASE_EPOCH, "7")]);
+    let findings = judge(&watched);
+    let [_, lease, watchdog] = &*findings else { panic!("{findings:?}") };
+    assert!(lease.what.starts_with("n1 and n3 are fenced by lease: that doesn't cover a kernel that hangs"));
+    assert!(watchdog.what.starts_with("n2 is fenced by watchdog: that doesn't cover a virtual machine"));
     let alone = judge(&well(1));
     assert!(alone[0].what.starts_with("there is one member: when it stops, the cluster stops"), "{alone:?}");
 }
@@ -354,6 +360,8 @@ warning 2 of 3 members are ready: one more loss and the cluster stops; bring n3
         back
 fault   n3 is silent: no heartbeat has come from it for 8 s; start n3, or look
         at its network
+note    n1, n2 and n3 are fenced by lease: that doesn't cover a kernel that
+        hangs, or a machine that is paused and goes on later (docs/leases.md)
 ";
     assert_eq!(status.text(false), expected);
     assert!(!status.is_well());

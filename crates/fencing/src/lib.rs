@@ -1,0 +1,6 @@
+//! What makes sure that a host has stopped what must not run twice, beyond its lease, by which that stops itself: the machine's watchdog
+//! ([`Watchdog`]), which resets a host that hangs or doesn't stop in time.
+
+mod watchdog;
+
+pub use watchdog::{Device, Options, State, SystemDevice, Watchdog, run_watchdog_keeper};
