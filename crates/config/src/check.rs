@@ -85,6 +85,7 @@ impl HostConfig {
         self.check_load_balancers(&mut findings);
         self.check_ports(&mut findings);
         self.check_timeouts(&mut findings);
+        self.fencing.check(self.timeouts.lease.fenced_after, &mut findings);
         self.check_paths(&mut findings);
         self.check_runtime(&mut findings);
         self.scheduling.check(&mut findings);
@@ -337,8 +338,7 @@ impl HostConfig {
         ];
         let registries = self.registries_file.iter().map(|path| ("registriesFile", path.as_path()));
         let static_pods = self.static_pods.iter().map(|path| ("staticPods", path.as_path()));
-        let watchdog = self.fencing.watchdog.iter().map(|path| ("fencing.watchdog", path.as_path()));
-        for (field, path) in paths.into_iter().chain(registries).chain(static_pods).chain(watchdog) {
+        for (field, path) in paths.into_iter().chain(registries).chain(static_pods) {
             let what = format!("{} is no absolute path", path.display());
             findings.require(path.is_absolute(), field, what, "begin it with /");
         }

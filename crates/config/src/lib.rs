@@ -25,7 +25,7 @@ pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name, overlap};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};
 pub use eviction::{Bound, Bounds, Eviction, Grace, Signal};
-pub use fencing::Fencing;
+pub use fencing::{FenceAction, FenceAgent, Fencing};
 pub use file::Error;
 pub use host::{HostConfig, NetConfig};
 pub use ports::Ports;

@@ -1,20 +1,25 @@
 //! What makes sure that this host has stopped what must not run twice: its grades, for its Node and for `/metrics`.
 
 use std::fs;
+use std::sync::Arc;
 
 use config::HostConfig;
 use fencing::{Options, State, Watchdog};
-use membership::LeasePage;
 use membership::lease::Terms;
-use objects::Grade;
+use membership::{HeartbeatDriver, LeasePage};
+use objects::{Grade, Writer};
+use store::Store;
 use tokio::sync::watch;
 use tracing::info_span;
+
+use crate::fence_agents::{FenceAgents, Off, Runs, Silence};
 
 /// This host's grades, as they are at the moment.
 pub struct Fences {
     /// All of them, the weakest first.
     pub grades: watch::Receiver<Vec<Grade>>,
     watchdog: Option<watch::Receiver<State>>,
+    runs: Runs,
 }
 
 impl Fences {
@@ -23,8 +28,12 @@ impl Fences {
     /// # Errors
     /// If the folder of pods can't be made.
     pub fn start(config: &HostConfig, page: LeasePage) -> anyhow::Result<Fences> {
-        let (tell, grades) = watch::channel(vec![Grade::Lease]);
-        let Some(device) = &config.fencing.watchdog else { return Ok(Fences { grades, watchdog: None }) };
+        let has_agent = config.fencing.agents.contains_key(&config.name);
+        let (tell, grades) = watch::channel(grades(false, has_agent));
+        let runs = Runs::default();
+        let Some(device) = &config.fencing.watchdog else {
+            return Ok(Fences { grades, watchdog: None, runs });
+        };
         let pods = node::pods_dir(&crate::host::node_dir(config));
         fs::create_dir_all(&pods)?;
         let (watchdog, state) = Watchdog::new(Options {
@@ -37,14 +46,30 @@ impl Fences {
             beat: config.timeouts.heartbeats.every,
         });
         tasks::spawn(info_span!("machine's watchdog"), watchdog.run());
-        tasks::spawn(info_span!("grades of fencing"), follow(state.clone(), tell));
-        Ok(Fences { grades, watchdog: Some(state) })
+        tasks::spawn(info_span!("grades of fencing"), follow(state.clone(), has_agent, tell));
+        Ok(Fences { grades, watchdog: Some(state), runs })
     }
 
-    /// How the watchdog stands, for `/metrics`.
+    /// Has other hosts' agents switch them off while this host leads. Answers who is off.
+    pub fn run_agents(
+        &self,
+        config: &HostConfig,
+        membership: &HeartbeatDriver,
+        store: Arc<dyn Store>,
+        writer: Arc<dyn Writer>,
+    ) -> watch::Receiver<Off> {
+        let (tell, off) = watch::channel(Off::default());
+        let silence = Silence { silent: membership.silence(), missed: membership.missed() };
+        let agents = FenceAgents::new(config, silence, store, writer, self.runs.clone());
+        tasks::spawn(info_span!("fence agents"), agents.run(tell));
+        off
+    }
+
+    /// How the watchdog stands, and what agents did, for `/metrics`.
     pub fn metrics(&self) -> server::Measure {
-        let watchdog = self.watchdog.clone();
+        let (watchdog, runs) = (self.watchdog.clone(), self.runs.clone());
         Box::new(move |out| {
+            runs.write(out);
             let Some(state) = &watchdog else { return };
             let seconds = match &*state.borrow() {
                 State::Armed(timeout) => timeout.as_secs_f64(),
@@ -61,12 +86,18 @@ impl Fences {
     }
 }
 
+/// All grades of a host, the weakest first.
+fn grades(is_armed: bool, has_agent: bool) -> Vec<Grade> {
+    let all = [(Grade::Lease, true), (Grade::Watchdog, is_armed), (Grade::Agent, has_agent)];
+    all.into_iter().filter(|(_, is_there)| *is_there).map(|(grade, _)| grade).collect()
+}
+
 /// Tells the grades whenever the watchdog stands otherwise.
-async fn follow(mut state: watch::Receiver<State>, grades: watch::Sender<Vec<Grade>>) {
+async fn follow(mut state: watch::Receiver<State>, has_agent: bool, tell: watch::Sender<Vec<Grade>>) {
     loop {
         let is_armed = matches!(*state.borrow_and_update(), State::Armed(_));
-        let now = if is_armed { vec![Grade::Lease, Grade::Watchdog] } else { vec![Grade::Lease] };
-        grades.send_if_modified(|known| {
+        let now = grades(is_armed, has_agent);
+        tell.send_if_modified(|known| {
             let is_new = *known != now;
             *known = now;
             is_new

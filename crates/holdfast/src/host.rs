@@ -317,6 +317,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     );
     reach.set(network.clone())?;
 
+    let off = fences.run_agents(&config, &membership, store.clone(), server.writer());
     let pods = objects::Pool::default();
     let is_partial = without.has(Part::Controllers);
     if is_partial {
@@ -328,7 +329,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         writer: server.writer(),
         asker: server.clone(),
         silence: membership.silence(),
-        ended: leases::ended(membership.ended()),
+        ended: leases::ended(membership.ended(), off),
         grace: timeouts.nodes.not_ready_after,
         api_port: ports.api,
         addresses: pool,

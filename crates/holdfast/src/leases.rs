@@ -11,6 +11,8 @@ use membership::{HeartbeatDriver, Lease};
 use tokio::sync::watch;
 use tracing::info_span;
 
+use crate::fence_agents::Off;
+
 /// The least epoch that a process begins with. Later than those of its former processes, also where the file that remembers them is lost:
 /// they began with the time, too, and took two seconds and more for each that followed.
 #[allow(clippy::disallowed_methods)] // The program: here the host gets its time.
@@ -42,27 +44,40 @@ pub async fn begin_epochs(
     }
 }
 
-/// Whose leases are over, as the controllers take it: with the time since when that is known here.
+/// Whose leases are over, by the members' count or since they are switched off, as the controllers take it: with the time since when that is known here.
 #[allow(clippy::disallowed_methods)] // The program: here the controllers get that time.
 pub fn ended(
     mut counted: watch::Receiver<Arc<BTreeMap<String, Ended>>>,
+    mut off: watch::Receiver<Off>,
 ) -> watch::Receiver<Arc<controllers::Ended>> {
     let (shown, seen) = watch::channel(Arc::default());
     tasks::spawn(info_span!("ended leases"), async move {
         loop {
-            let counted_now = counted.borrow_and_update().clone();
+            let counted_now = with_off(&counted.borrow_and_update(), &off.borrow_and_update());
             shown.send_if_modified(|known| {
                 let next = since(known, &counted_now, Instant::now());
                 let changed = **known != next;
                 *known = Arc::new(next);
                 changed
             });
-            if counted.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = counted.changed() => if changed.is_err() { return },
+                Ok(()) = off.changed() => {}
             }
         }
     });
     seen
+}
+
+/// What was counted, and what is over since a host is off.
+fn with_off(counted: &BTreeMap<String, Ended>, off: &BTreeMap<String, Epoch>) -> BTreeMap<String, Ended> {
+    let mut all = counted.clone();
+    for (host, epoch) in off {
+        if all.get(host).is_none_or(|ended| ended.epoch < *epoch) {
+            all.insert(host.clone(), Ended { epoch: *epoch, is_back: false });
+        }
+    }
+    all
 }
 
 fn since(known: &controllers::Ended, counted: &BTreeMap<String, Ended>, now: Instant) -> controllers::Ended {
@@ -111,4 +126,19 @@ pub fn metrics(membership: &HeartbeatDriver) -> server::Measure {
             );
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_of_a_host_that_is_off_is_over_unless_a_later_one_is_counted() {
+        let ended = |epoch, is_back| Ended { epoch, is_back };
+        let counted = BTreeMap::from([("n1".to_owned(), ended(6, true)), ("n2".to_owned(), ended(9, true))]);
+        let off = BTreeMap::from([("n1".to_owned(), 7), ("n2".to_owned(), 7), ("n3".to_owned(), 7)]);
+        let all = with_off(&counted, &off);
+        let seen = ["n1", "n2", "n3"].map(|host| all[host]);
+        assert_eq!(seen, [ended(7, false), ended(9, true), ended(7, false)]);
+    }
 }

@@ -12,6 +12,7 @@ mod drill;
 mod end;
 mod engine;
 mod eviction;
+mod fence_agents;
 mod fences;
 mod files;
 mod foreign_images;

@@ -250,6 +250,11 @@ impl HeartbeatDriver {
         self.leases.ended.clone()
     }
 
+    /// Follows which hosts a majority of the members misses, by what has arrived here lately. That is a guess still.
+    pub fn missed(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.leases.missed.clone()
+    }
+
     /// When each host was last heard, to be asked at any time.
     pub fn last_heard(&self) -> LastHeard {
         self.last_heard.clone()

@@ -41,6 +41,7 @@ pub(crate) struct Leasing {
     page: LeasePage,
     lease: watch::Sender<Lease>,
     ended: watch::Sender<Arc<BTreeMap<String, Ended>>>,
+    missed: watch::Sender<BTreeSet<String>>,
 }
 
 /// What others see of it.
@@ -49,6 +50,8 @@ pub(crate) struct Seen {
     pub page: LeasePage,
     pub lease: watch::Receiver<Lease>,
     pub ended: watch::Receiver<Arc<BTreeMap<String, Ended>>>,
+    /// The hosts that a majority misses.
+    pub missed: watch::Receiver<BTreeSet<String>>,
     /// What is to be on the disk.
     pub memory: watch::Receiver<Arc<Memory>>,
 }
@@ -75,6 +78,7 @@ impl Leasing {
         }
         let (lease, lease_seen) = watch::channel(Lease::Awaited(epoch));
         let (ended, ended_seen) = watch::channel(Arc::default());
+        let (missed, missed_seen) = watch::channel(BTreeSet::new());
         let ballot = Ballot::new(terms, memory.promises.clone());
         let (memory, memory_seen) = watch::channel(Arc::new(memory));
         let leasing = Leasing {
@@ -92,8 +96,10 @@ impl Leasing {
             page: page.clone(),
             lease,
             ended,
+            missed,
         };
-        (leasing, Seen { page, lease: lease_seen, ended: ended_seen, memory: memory_seen })
+        let (lease, ended, missed, memory) = (lease_seen, ended_seen, missed_seen, memory_seen);
+        (leasing, Seen { page, lease, ended, missed, memory })
     }
 
     /// Who else is there, and whose word counts.
@@ -199,6 +205,12 @@ impl Leasing {
     /// The beat of this number, about to be sent at this time, without what it says to its receiver.
     pub(crate) fn beat(&mut self, sequence: u64, now: Instant, boottime: Boottime) -> Beat<'_> {
         self.own.sent(sequence, boottime);
+        let missed = self.count.missed(self.terms.fence, now);
+        self.missed.send_if_modified(|known| {
+            let changed = *known != missed;
+            *known = missed;
+            changed
+        });
         let what = Acknowledged { incarnation: self.incarnation, epoch: self.own.epoch(), sequence };
         let mut words: Vec<(&str, Word)> = match self.is_member() {
             true => self.ballot.words(now).collect(),

@@ -22,16 +22,19 @@ pub enum Grade {
     Lease,
     /// The machine's watchdog, which resets a machine on which that doesn't happen in time.
     Watchdog,
+    /// A fence agent, which switches the machine off and says that it is.
+    Agent,
 }
 
 impl Grade {
-    const ALL: [Grade; 2] = [Grade::Lease, Grade::Watchdog];
+    const ALL: [Grade; 3] = [Grade::Lease, Grade::Watchdog, Grade::Agent];
 
     /// As a Node says it.
     pub fn as_str(self) -> &'static str {
         match self {
             Grade::Lease => "lease",
             Grade::Watchdog => "watchdog",
+            Grade::Agent => "agent",
         }
     }
 
@@ -41,6 +44,9 @@ impl Grade {
             Grade::Lease => "a kernel that hangs, or a machine that is paused and goes on later",
             Grade::Watchdog => {
                 "a virtual machine that is paused together with its watchdog, and a kernel whose own watchdog (softdog) hangs with it"
+            }
+            Grade::Agent => {
+                "a machine that is paused and goes on before its agent has switched it off, and an agent that fails: then the lease decides"
             }
         }
     }
@@ -99,9 +105,10 @@ mod tests {
         assert!(!node(&[fenced[0], fenced[2]]).is_fenced(), "nothing is registered");
         assert!(!node(&[fenced[0], (LEASE_EPOCH, "8"), fenced[2]]).is_fenced(), "it is back");
         assert!(!node(&[(FENCING, "hope"), fenced[1], fenced[2]]).is_fenced());
-        let grades = ["lease", "lease,watchdog", "lease,later", "watchdog", ""]
+        let grades = ["lease", "lease,watchdog", "lease,agent", "lease,later", "watchdog", ""]
             .map(|said| node(&[(FENCING, said)]).grade);
-        assert_eq!(grades, [Some(Grade::Lease), Some(Grade::Watchdog), Some(Grade::Lease), None, None]);
+        let (lease, watchdog, agent) = (Some(Grade::Lease), Some(Grade::Watchdog), Some(Grade::Agent));
+        assert_eq!(grades, [lease, watchdog, agent, lease, None, None]);
         let both = Grade::listed(&[Grade::Lease, Grade::Watchdog]);
         assert_eq!(node(&[(FENCING, both.as_str())]).grade, Some(Grade::Watchdog));
         assert_eq!(Fencing::of(None), Fencing::default());

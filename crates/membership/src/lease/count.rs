@@ -96,6 +96,12 @@ impl Count {
         fresh.count() >= majority(self.members.len())
     }
 
+    /// The hosts of which that is true.
+    pub fn missed(&self, within: Duration, now: Instant) -> BTreeSet<String> {
+        let spoken_of = self.hosts.iter().filter(|(_, about)| !about.missed.is_empty());
+        spoken_of.map(|(host, _)| host).filter(|host| self.is_missed(host, within, now)).cloned().collect()
+    }
+
     /// What is sure about a host; nothing if nothing is.
     pub fn ended(&self, host: &str) -> Option<Ended> {
         self.hosts.get(host)?.ended(majority(self.members.len()))
@@ -170,6 +176,8 @@ mod tests {
         assert!(!count.is_missed("w", second, now));
         count.word("n2", view, "w", Word::Missed, now + second / 2);
         assert!(count.is_missed("w", second, now + second / 2));
+        assert_eq!(count.missed(second, now + second / 2), ["w".to_owned()].into());
+        assert_eq!(count.missed(second, now + second), BTreeSet::new());
         assert!(!count.is_missed("w", second, now + second));
         assert_eq!(count.ended("w"), None);
     }
