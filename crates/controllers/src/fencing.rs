@@ -28,8 +28,8 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use crate::{pod_gc, pods};
 
-/// How long a host that is heard in a later epoch has to register it. One whose network went both ways again, or that was started anew, does so within
-/// a second, and runs its pods itself; one that hears nobody never does.
+/// How long a host that is back in a later epoch has to register it: one whose network went both ways again, or that was started anew, does so within
+/// a second, and runs its pods itself.
 const BACK: Duration = Duration::from_secs(3);
 /// The taint that keeps new pods away from a host that is fenced.
 pub(crate) const TAINT: &str = "holdfast.dev/fenced";

@@ -1,5 +1,6 @@
 //! A heartbeat on the wire: version, name of the sender, incarnation, sequence, epoch, its view of the members, what it has taken in of
-//! the receiver, what it says about hosts that it doesn't hear, and an HMAC over all of it.
+//! the receiver, what it says about hosts that it doesn't hear, and an HMAC over all of it. That it hears no majority of the members it says as
+//! one says of another host that it misses it, with its own name: who doesn't know that takes it for such a word.
 
 use ring::hmac;
 
@@ -25,6 +26,8 @@ pub(crate) struct Beat<'a> {
     pub view: View,
     /// The newest beat of the receiver that the sender has taken in.
     pub acknowledges: Option<Acknowledged>,
+    /// The sender hears no majority of the members.
+    pub is_deaf: bool,
     /// What the sender says about hosts that it doesn't hear.
     pub words: Vec<(&'a str, Word)>,
 }
@@ -41,6 +44,11 @@ impl<'a> Beat<'a> {
         into.push(u8::from(self.acknowledges.is_some()));
         if let Some(acknowledged) = self.acknowledges {
             put_beat(into, acknowledged);
+        }
+        if self.is_deaf {
+            // Two names of any length fit in.
+            put_name(into, self.from);
+            put(into, MISSED);
         }
         let mut said = 0;
         for (host, word) in &self.words {
@@ -84,16 +92,18 @@ impl<'a> Beat<'a> {
             1 => Some(beat(&mut rest)?),
             _ => return None,
         };
-        let mut words = Vec::new();
+        let (mut words, mut is_deaf) = (Vec::new(), false);
         while !rest.is_empty() {
             let host = name(&mut rest)?;
-            let word = match number(&mut rest)? {
-                MISSED => Word::Missed,
-                epoch => Word::Never(epoch),
-            };
-            words.push((host, word));
+            match number(&mut rest)? {
+                // First and once: one heartbeat has one form.
+                MISSED if host == from && (is_deaf || !words.is_empty()) => return None,
+                MISSED if host == from => is_deaf = true,
+                MISSED => words.push((host, Word::Missed)),
+                epoch => words.push((host, Word::Never(epoch))),
+            }
         }
-        Some(Beat { from, what, view, acknowledges, words })
+        Some(Beat { from, what, view, acknowledges, is_deaf, words })
     }
 }
 
@@ -133,7 +143,8 @@ fn beat(from: &mut &[u8]) -> Option<Acknowledged> {
 /// A signed heartbeat's datagram, which acknowledges nothing. The name is as long as a DNS name at most.
 pub fn heartbeat(from: &str, incarnation: u64, sequence: u64, key: &[u8; 32]) -> Vec<u8> {
     let what = Acknowledged { incarnation, epoch: 1, sequence };
-    let beat = Beat { from, what, view: View::default(), acknowledges: None, words: Vec::new() };
+    let view = View::default();
+    let beat = Beat { from, what, view, acknowledges: None, is_deaf: false, words: Vec::new() };
     let mut datagram = Vec::new();
     beat.encode(&hmac::Key::new(hmac::HMAC_SHA256, key), &mut datagram);
     datagram
@@ -174,13 +185,14 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_sent_is_received_and_nothing_else(
-            from in "[a-z0-9.-]{1,60}", what in acknowledged(), view: u64, acknowledges in prop::option::of(acknowledged()),
+            from in "[a-z0-9.-]{1,60}", what in acknowledged(), view: u64, acknowledges in prop::option::of(acknowledged()), is_deaf: bool,
             words in prop::collection::vec(("[a-z0-9.-]{1,60}", 0..u64::MAX), 0..5),
             at: prop::sample::Index, bit in 0..8u8,
         ) {
             let word = |epoch| if epoch == 0 { Word::Missed } else { Word::Never(epoch) };
-            let words: Vec<(&str, Word)> = words.iter().map(|(host, epoch)| (host.as_str(), word(*epoch))).collect();
-            let beat = Beat { from: &from, what, view: View(view), acknowledges, words };
+            let words = words.iter().filter(|(host, _)| *host != from);
+            let words: Vec<(&str, Word)> = words.map(|(host, epoch)| (host.as_str(), word(*epoch))).collect();
+            let beat = Beat { from: &from, what, view: View(view), acknowledges, is_deaf, words };
             let mut datagram = Vec::new();
             prop_assert_eq!(beat.encode(&key(1), &mut datagram), beat.words.len());
             prop_assert!(datagram.len() <= LONGEST);
@@ -211,15 +223,36 @@ mod tests {
     }
 
     #[test]
+    fn that_the_sender_is_deaf_is_said_in_one_way() {
+        let what = Acknowledged { incarnation: 1, epoch: 2, sequence: 3 };
+        let datagram = |words: &[&'static str], is_deaf| {
+            let words = words.iter().map(|host| (*host, Word::Missed)).collect();
+            let beat = Beat { from: "n1", what, view: View(1), acknowledges: None, is_deaf, words };
+            let mut datagram = Vec::new();
+            beat.encode(&key(1), &mut datagram);
+            datagram
+        };
+        let said = datagram(&["n1", "n2"], false);
+        assert_eq!(said, datagram(&["n2"], true));
+        assert!(Beat::decode(&said, &key(1)).unwrap().is_deaf);
+        for (words, is_deaf) in [(vec!["n2", "n1"], false), (vec!["n1"], true)] {
+            assert_eq!(Beat::decode(&datagram(&words, is_deaf), &key(1)), None);
+        }
+    }
+
+    #[test]
     fn words_beyond_what_a_datagram_holds_are_left_out() {
         let names: Vec<String> = (0..200).map(|n| format!("host-{n}")).collect();
         let what = Acknowledged { incarnation: 1, epoch: 2, sequence: 3 };
         let words: Vec<(&str, Word)> = names.iter().map(|name| (name.as_str(), Word::Missed)).collect();
-        let beat = Beat { from: "n1", what, view: View(1), acknowledges: None, words: words.clone() };
-        let mut datagram = Vec::new();
-        let said = beat.encode(&key(1), &mut datagram);
-        assert!(datagram.len() <= LONGEST && datagram.len() > LONGEST - 20);
-        let seen = Beat::decode(&datagram, &key(1)).unwrap().words;
-        assert!(said > 50 && seen == words[..said]);
+        for is_deaf in [false, true] {
+            let words = words.clone();
+            let beat = Beat { from: "n1", what, view: View(1), acknowledges: None, is_deaf, words };
+            let mut datagram = Vec::new();
+            let said = beat.encode(&key(1), &mut datagram);
+            assert!(datagram.len() <= LONGEST && datagram.len() > LONGEST - 20);
+            let seen = Beat::decode(&datagram, &key(1)).unwrap();
+            assert!(said > 50 && seen.words == beat.words[..said] && seen.is_deaf == is_deaf);
+        }
     }
 }

@@ -380,6 +380,7 @@ impl Pulse {
         let mut peers = self.peers_wanted.borrow_and_update().clone();
         peers.remove(&self.name);
         let members = BTreeSet::clone(&self.members_wanted.borrow_and_update());
+        self.tally.count_on(members.clone());
         self.leasing.follow(peers.keys().map(String::as_str), members, Instant::now());
         // What was told of a host before it was followed.
         self.leasing.told(&self.known.borrow_and_update());
@@ -410,7 +411,9 @@ impl Pulse {
         let at = boottime();
         let acknowledged: Vec<_> =
             self.peers.iter().map(|(peer, _)| self.leasing.acknowledges(peer)).collect();
+        let is_deaf = self.tally.is_deaf();
         let mut beat = self.leasing.beat(self.sequence, Instant::now(), at);
+        beat.is_deaf = is_deaf;
         let mut datagram = Vec::with_capacity(LONGEST);
         let mut said = usize::MAX;
         for ((_, address), acknowledges) in self.peers.iter().zip(acknowledged) {
@@ -438,14 +441,23 @@ impl Pulse {
                 tracing::debug!("a datagram that is no heartbeat of this cluster");
                 continue;
             };
-            let now = Instant::now();
-            match self.tally.beat(beat.from, beat.what.incarnation, beat.what.sequence, now) {
+            let (now, is_sign) = (Instant::now(), self.tally.is_sign(beat.is_deaf));
+            let (from, incarnation, sequence) = (beat.from, beat.what.incarnation, beat.what.sequence);
+            let counted = match is_sign {
+                true => self.tally.beat(from, incarnation, sequence, now),
+                false => self.tally.no_sign(from, incarnation, sequence, now),
+            };
+            match counted {
                 Ok(more) => {
-                    self.last_heard.note(beat.from, now);
-                    self.leasing.heard(&beat, now, boottime());
+                    if is_sign {
+                        self.last_heard.note(from, now);
+                    }
+                    if is_sign || self.tally.has_been_deaf(from, now) {
+                        self.leasing.heard(&beat, is_sign, now, boottime());
+                    }
                     changes.extend(more);
                 }
-                Err(refused) => tracing::debug!(from = beat.from, ?refused, "a heartbeat that doesn't count"),
+                Err(refused) => tracing::debug!(from, ?refused, "a heartbeat that doesn't count"),
             }
         }
         changes
@@ -458,8 +470,11 @@ impl Pulse {
         self.publish();
         for change in changes {
             match change {
-                HostChange::Silent { host, unheard_for } => {
+                HostChange::Silent { host, unheard_for, is_deaf } => {
                     let ms = unheard_for.as_millis() as u64;
+                    if *is_deaf {
+                        tracing::warn!(%host, "a host is heard, but hears no majority of the members: it counts as silent");
+                    }
                     tracing::info!(target: "timeline", what = "host-silent", subject = %host, last_heard_ms_ago = ms);
                 }
                 HostChange::Heard { host, unheard_for } => {

@@ -125,10 +125,14 @@ impl Leasing {
         known.iter().for_each(|(host, known)| self.ballot.told(host, *known));
     }
 
-    /// What a beat that counts says of leases.
-    pub(crate) fn heard(&mut self, beat: &Beat<'_>, now: Instant, boottime: Boottime) {
-        self.ballot.beat(beat.from, beat.what, now);
-        self.count.heard(beat.from, beat.what.epoch);
+    /// What a beat that counts says of leases. If it is no sign of life, it is acknowledged as little as one that was lost.
+    pub(crate) fn heard(&mut self, beat: &Beat<'_>, is_sign: bool, now: Instant, boottime: Boottime) {
+        if is_sign {
+            self.ballot.beat(beat.from, beat.what, now);
+            self.count.heard(beat.from, beat.what.epoch);
+        } else {
+            self.count.heard_deaf(beat.from, beat.what.epoch);
+        }
         if let Some(acknowledged) = beat.acknowledges {
             self.own.acknowledged(beat.from, beat.view, acknowledged, boottime);
         }
@@ -202,7 +206,7 @@ impl Leasing {
         }
     }
 
-    /// The beat of this number, about to be sent at this time, without what it says to its receiver.
+    /// The beat of this number, about to be sent at this time, without what it says to its receiver and whether this host is deaf.
     pub(crate) fn beat(&mut self, sequence: u64, now: Instant, boottime: Boottime) -> Beat<'_> {
         self.own.sent(sequence, boottime);
         let missed = self.count.missed(self.terms.fence, now);
@@ -218,7 +222,7 @@ impl Leasing {
         };
         let first = self.first_word.checked_rem(words.len()).unwrap_or_default();
         words.rotate_left(first);
-        Beat { from: &self.name, what, view: self.view, acknowledges: None, words }
+        Beat { from: &self.name, what, view: self.view, acknowledges: None, is_deaf: false, words }
     }
 
     /// How many words the last beat carried: where not all fit into one, the next begins with the others.
@@ -272,9 +276,9 @@ mod tests {
                 leasing.follow(others.iter().copied(), members.clone(), now);
                 for worker in &workers {
                     let what = Acknowledged { incarnation: 2, epoch: 5, sequence: 1 };
-                    let beat =
-                        Beat { from: worker, what, view: View(0), acknowledges: None, words: Vec::new() };
-                    leasing.heard(&beat, now, Duration::ZERO);
+                    let (view, words) = (View(0), Vec::new());
+                    let beat = Beat { from: worker, what, view, acknowledges: None, is_deaf: false, words };
+                    leasing.heard(&beat, true, now, Duration::ZERO);
                 }
                 (leasing, seen)
             });
@@ -300,7 +304,7 @@ mod tests {
                 self.all[from].0.said(least.unwrap_or_default());
                 for (to, _, datagram) in datagrams.into_iter().filter(|(to, ..)| *to != from) {
                     let beat = Beat::decode(&datagram, &self.key).unwrap();
-                    self.all[to].0.heard(&beat, self.now, boottime);
+                    self.all[to].0.heard(&beat, true, self.now, boottime);
                 }
             }
             for (leasing, seen) in &mut self.all {

@@ -1,8 +1,9 @@
 //! Which hosts are silent: a function of the beats heard and the time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::lease::majority;
 use crate::{Hosts, Liveness};
 
 /// How many of a host's former lives are remembered, so that their beats can't be played again.
@@ -11,12 +12,14 @@ const FORMER_LIVES: usize = 32;
 /// Something that changed about a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostChange {
-    /// It has not been heard for too long.
+    /// It has not been heard for too long, or says for too long that it hears no majority of the members.
     Silent {
         /// Which host.
         host: String,
-        /// For how long it has not been heard.
+        /// For how long it has given no sign that it can serve.
         unheard_for: Duration,
+        /// Whether it is heard all the same.
+        is_deaf: bool,
     },
     /// It is heard again.
     Heard {
@@ -46,10 +49,16 @@ pub enum Refused {
 
 /// Counts the beats of the other hosts. A pause of this host itself is not held against them: when a check
 /// comes late, everybody's last beat is taken to be as much younger.
+///
+/// A host that hears no majority of the members is *deaf*: it can hold no lease, reach no state and answer no connection, though all others may
+/// hear it. It says so in its beats, and they are no sign of life then. To one who is deaf itself they are: where no majority is
+/// left at all, the hosts that still hear each other go on.
 #[derive(Debug, Clone)]
 pub struct Tally {
     silent_after: Duration,
     last_check: Instant,
+    /// A majority of whom is to be heard.
+    members: BTreeSet<String>,
     records: BTreeMap<String, Record>,
 }
 
@@ -57,15 +66,29 @@ pub struct Tally {
 /// counts no more, however late it comes.
 #[derive(Debug, Clone)]
 struct Record {
+    /// When its last beat came that was a sign of life.
     last_heard: Instant,
     silent: bool,
+    /// When its last beat came, sign or not, and whether that is too long ago.
+    last_beat: Instant,
+    unheard: bool,
+    /// Since when all of its beats have said that it is deaf.
+    deaf_since: Option<Instant>,
     life: Option<Life>,
     former_lives: VecDeque<u64>,
 }
 
 impl Record {
     fn new(now: Instant) -> Self {
-        Record { last_heard: now, silent: false, life: None, former_lives: VecDeque::new() }
+        Record {
+            last_heard: now,
+            silent: false,
+            last_beat: now,
+            unheard: false,
+            deaf_since: None,
+            life: None,
+            former_lives: VecDeque::new(),
+        }
     }
 }
 
@@ -79,7 +102,31 @@ impl Tally {
     /// A tally of `hosts`, none of them silent yet; one that stays unheard is silent `silent_after` from now.
     pub fn new(hosts: impl IntoIterator<Item = String>, silent_after: Duration, now: Instant) -> Self {
         let records = hosts.into_iter().map(|host| (host, Record::new(now))).collect();
-        Tally { silent_after, last_check: now, records }
+        Tally { silent_after, last_check: now, members: BTreeSet::new(), records }
+    }
+
+    /// A majority of which hosts this one has to hear. Without any it is never deaf.
+    pub fn count_on(&mut self, members: BTreeSet<String>) {
+        self.members = members;
+    }
+
+    /// Whether this host is deaf, as of the last check. A member that isn't followed here, such as this host itself, counts as heard.
+    pub fn is_deaf(&self) -> bool {
+        let is_unheard = |member: &&String| self.records.get(*member).is_some_and(|record| record.unheard);
+        let unheard = self.members.iter().filter(is_unheard).count();
+        !self.members.is_empty() && self.members.len() - unheard < majority(self.members.len())
+    }
+
+    /// Whether the beats of a host are signs of life, which are those of a deaf one or of another.
+    pub fn is_sign(&self, is_deaf: bool) -> bool {
+        !is_deaf || self.is_deaf()
+    }
+
+    /// Whether a host has said that it is deaf for long enough. The first beats that arrive after a link was cut say so, too: they were sent before their
+    /// sender heard anybody.
+    pub fn has_been_deaf(&self, host: &str, now: Instant) -> bool {
+        let since = self.records.get(host).and_then(|record| record.deaf_since);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= self.silent_after)
     }
 
     /// Counts the beats of these hosts from now on. One that is new is as if it had been heard just now; one that is not
@@ -97,11 +144,35 @@ impl Tally {
         changed || !former.is_empty()
     }
 
-    /// Counts a beat.
+    /// Counts a beat that is a sign of life.
     ///
     /// # Errors
     /// [`Refused`] if it doesn't count.
     pub fn beat(
+        &mut self,
+        from: &str,
+        incarnation: u64,
+        sequence: u64,
+        now: Instant,
+    ) -> Result<Vec<HostChange>, Refused> {
+        let mut changes = self.no_sign(from, incarnation, sequence, now)?;
+        if let Some(record) = self.records.get_mut(from) {
+            if record.silent {
+                record.silent = false;
+                let unheard_for = now.saturating_duration_since(record.last_heard);
+                changes.push(HostChange::Heard { host: from.to_owned(), unheard_for });
+            }
+            record.last_heard = record.last_heard.max(now);
+            record.deaf_since = None;
+        }
+        Ok(changes)
+    }
+
+    /// Counts a beat that is no sign of life: its sender is deaf, and will be silent unless it soon says otherwise.
+    ///
+    /// # Errors
+    /// [`Refused`] if it doesn't count.
+    pub fn no_sign(
         &mut self,
         from: &str,
         incarnation: u64,
@@ -128,13 +199,11 @@ impl Tally {
                 changes.push(HostChange::Started { host: from.to_owned(), incarnation });
             }
         }
+        // Another life begins anew.
+        record.deaf_since = record.deaf_since.filter(|_| changes.is_empty()).or(Some(now));
         record.life = Some(Life { incarnation, sequence });
-        if record.silent {
-            record.silent = false;
-            let unheard_for = now.saturating_duration_since(record.last_heard);
-            changes.push(HostChange::Heard { host: from.to_owned(), unheard_for });
-        }
-        record.last_heard = record.last_heard.max(now);
+        record.last_beat = record.last_beat.max(now);
+        record.unheard = false;
         Ok(changes)
     }
 
@@ -149,11 +218,15 @@ impl Tally {
         let mut changes = Vec::new();
         for (host, record) in &mut self.records {
             // Not past now; and a beat counted ahead of this check's clock stays as it is.
-            record.last_heard = (record.last_heard + late).min(now).max(record.last_heard);
+            for at in [&mut record.last_heard, &mut record.last_beat] {
+                *at = (*at + late).min(now).max(*at);
+            }
+            record.unheard = now.saturating_duration_since(record.last_beat) >= self.silent_after;
             let unheard_for = now.saturating_duration_since(record.last_heard);
             if !record.silent && unheard_for >= self.silent_after {
                 record.silent = true;
-                changes.push(HostChange::Silent { host: host.clone(), unheard_for });
+                let (host, is_deaf) = (host.clone(), !record.unheard);
+                changes.push(HostChange::Silent { host, unheard_for, is_deaf });
             }
         }
         changes

@@ -158,6 +158,46 @@ async fn a_host_that_is_heard_holds_its_lease_and_one_that_is_gone_is_fenced() {
 }
 
 #[tokio::test]
+async fn a_host_that_hears_nobody_though_all_hear_it_is_silent_and_fenced_until_it_hears_them() {
+    let addresses = addresses();
+    let all: BTreeMap<_, _> = NAMES.iter().map(|name| (*name, start(name, &addresses, KEY))).collect();
+    for driver in all.values() {
+        let mut lease = driver.lease();
+        timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(1))).await.unwrap().unwrap();
+    }
+    // What the others send to it goes elsewhere.
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut astray = addresses.clone();
+    astray.insert("n1".to_owned(), elsewhere.local_addr().unwrap());
+    for name in ["n2", "n3"] {
+        all[name].peers().send_replace(astray.clone());
+    }
+    let deaf = &all["n1"];
+    for name in ["n2", "n3"] {
+        let hosts = wait(&all[name], |hosts| hosts.is_silent("n1")).await;
+        assert_eq!(hosts.0["n1"].incarnation, Some(deaf.incarnation()), "in the same life");
+    }
+    let mut lease = deaf.lease();
+    timeout(SOON, lease.wait_for(|lease| *lease == Lease::Over(1))).await.unwrap().unwrap();
+    deaf.left().send_replace(Some(1));
+    for name in ["n2", "n3"] {
+        let (mut ended, fenced) = (all[name].ended(), Ended { epoch: 1, is_back: false });
+        timeout(SOON, ended.wait_for(|ended| ended.get("n1") == Some(&fenced))).await.unwrap().unwrap();
+        assert!(all[name].hosts().borrow().is_silent("n1"));
+        assert_eq!(*all[name].lease().borrow(), Lease::Held(1), "two of three are a majority");
+    }
+    for name in ["n2", "n3"] {
+        all[name].peers().send_replace(addresses.clone());
+    }
+    timeout(SOON, lease.wait_for(|lease| matches!(lease, Lease::Held(2..)))).await.unwrap().unwrap();
+    for name in ["n2", "n3"] {
+        wait(&all[name], |hosts| !hosts.is_silent("n1")).await;
+        let mut ended = all[name].ended();
+        timeout(SOON, ended.wait_for(|ended| ended["n1"].is_back)).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_member_keeps_its_promises_over_a_restart() {
     let (addresses, folder) = (addresses(), tempfile::tempdir().unwrap());
     let options = |name: &str| Options {

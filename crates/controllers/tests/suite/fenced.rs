@@ -86,7 +86,9 @@ struct Agent {
     count: Count,
     incarnation: u64,
     sequence: u64,
+    /// When the last beat of each came that was a sign of life, and when the last came of all.
     heard: BTreeMap<usize, Instant>,
+    beats: BTreeMap<usize, Instant>,
     /// Pods of which it has asked everything, with the epoch in which, and when it will start them.
     starting: BTreeMap<String, (Epoch, u64)>,
 }
@@ -114,6 +116,12 @@ fn number(host: &str) -> usize {
 
 fn others(host: usize) -> impl Iterator<Item = &'static str> + Clone {
     HOSTS.into_iter().filter(move |name| *name != HOSTS[host])
+}
+
+/// Whether a host hears no majority, itself counted.
+fn is_deaf(host: usize, agent: &Agent, now: Instant) -> bool {
+    let is_heard = |(other, at): &(&usize, &Instant)| **other != host && now.duration_since(**at) < SILENT;
+    agent.beats.iter().filter(is_heard).count() < HOSTS.len() / 2
 }
 
 fn members() -> BTreeSet<String> {
@@ -179,8 +187,11 @@ impl World {
         let view = View::of(&members(), terms);
         ballot.follow(others(host), view, self.begin + clock);
         count.follow(others(host), members(), view);
-        let (heard, starting) = (BTreeMap::new(), BTreeMap::new());
-        at.agent = Some(Agent { lease, ballot, count, incarnation, sequence: 0, heard, starting });
+        // Nobody is silent yet.
+        let heard: BTreeMap<usize, Instant> =
+            (0..HOSTS.len()).map(|other| (other, self.cluster.now.instant)).collect();
+        let (beats, starting) = (heard.clone(), BTreeMap::new());
+        at.agent = Some(Agent { lease, ballot, count, incarnation, sequence: 0, heard, beats, starting });
     }
 
     fn acts(&self, host: usize) -> bool {
@@ -246,6 +257,7 @@ impl World {
             })
             .collect();
         let mut beats = Vec::new();
+        let wall = self.cluster.now.instant;
         for host in (0..HOSTS.len()).filter(|host| self.acts(*host)).collect::<Vec<_>>() {
             let clock = self.clock(host);
             let agent = self.hosts[host].agent.as_mut().unwrap();
@@ -259,23 +271,28 @@ impl World {
             let words = agent.ballot.words(self.begin + clock);
             let words: Vec<(String, Word)> = words.map(|(host, word)| (host.to_owned(), word)).collect();
             let acknowledged: Vec<_> = HOSTS.iter().map(|to| agent.ballot.acknowledges(to)).collect();
-            beats.push((host, what, words, acknowledged));
+            beats.push((host, what, words, acknowledged, is_deaf(host, agent, wall)));
         }
         for host in (0..HOSTS.len()).filter(|host| self.acts(*host)).collect::<Vec<_>>() {
             let (clock, instant, fence) =
                 (self.clock(host), self.begin + self.clock(host), self.faults.terms.fence);
-            let wall = self.cluster.now.instant;
             let reaches = self.reaches(host);
             let Host { agent, page, running, promises, epoch, .. } = &mut self.hosts[host];
             let agent = agent.as_mut().unwrap();
-            for (from, what, words, acknowledged) in &beats {
+            let is_deaf = is_deaf(host, agent, wall);
+            for (from, what, words, acknowledged, says_deaf) in &beats {
                 if *from == host || self.cut.contains(&(*from, host)) {
                     continue;
                 }
                 let name = HOSTS[*from];
-                agent.heard.insert(*from, wall);
-                agent.ballot.beat(name, *what, instant);
-                agent.count.heard(name, what.epoch);
+                agent.beats.insert(*from, wall);
+                if !says_deaf || is_deaf {
+                    agent.heard.insert(*from, wall);
+                    agent.ballot.beat(name, *what, instant);
+                    agent.count.heard(name, what.epoch);
+                } else {
+                    agent.count.heard_deaf(name, what.epoch);
+                }
                 if let Some(what) = acknowledged[host] {
                     agent.lease.acknowledged(name, own_view, what, clock);
                 }

@@ -10,7 +10,7 @@ use super::{Epoch, View, Word, majority};
 pub struct Ended {
     /// The leases of this epoch and of all before it are over, and what ran under them has stopped.
     pub epoch: Epoch,
-    /// The host has been heard in a later one. If not, it is *fenced*.
+    /// The host has been heard in a later one, in which it may hold a lease. If not, it is *fenced*.
     pub is_back: bool,
 }
 
@@ -31,6 +31,8 @@ struct About {
     missed: BTreeMap<String, Instant>,
     /// The newest epoch in which it was heard here.
     heard: Option<Epoch>,
+    /// The newest in which it was, and said that it hears a majority of the members.
+    able: Option<Epoch>,
 }
 
 impl Count {
@@ -60,6 +62,16 @@ impl Count {
 
     /// A host was heard in this epoch.
     pub fn heard(&mut self, host: &str, epoch: Epoch) {
+        self.heard_deaf(host, epoch);
+        if let Some(about) = self.hosts.get_mut(host) {
+            self.is_new |= about.able < Some(epoch);
+            about.able = about.able.max(Some(epoch));
+        }
+    }
+
+    /// A host that hears no majority of the members was heard in this epoch. All before it are over; it will hold no lease in this one while that is
+    /// so, and is not back.
+    pub fn heard_deaf(&mut self, host: &str, epoch: Epoch) {
         if let Some(about) = self.hosts.get_mut(host) {
             self.is_new |= about.heard < Some(epoch);
             about.heard = about.heard.max(Some(epoch));
@@ -124,7 +136,7 @@ impl About {
         // A host begins an epoch when nothing is left of the one before.
         let left = self.heard.and_then(|heard| heard.checked_sub(1)).filter(|left| *left > 0);
         let epoch = fenced.max(left)?;
-        Some(Ended { epoch, is_back: self.heard.is_some_and(|heard| heard > epoch) })
+        Some(Ended { epoch, is_back: self.able.is_some_and(|able| able > epoch) })
     }
 }
 
@@ -150,6 +162,8 @@ mod tests {
         assert_eq!(count.ended("w"), Some(Ended { epoch: 4, is_back: true }));
         count.word("n2", view, "w", Word::Never(7), now);
         assert_eq!(count.ended("w"), Some(Ended { epoch: 5, is_back: false }));
+        count.heard_deaf("w", 8);
+        assert_eq!(count.ended("w"), Some(Ended { epoch: 7, is_back: false }), "it hears nobody");
         count.heard("w", 8);
         assert_eq!(count.all(), BTreeMap::from([("w".into(), Ended { epoch: 7, is_back: true })]));
 

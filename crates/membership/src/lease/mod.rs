@@ -12,7 +12,7 @@
 //! shorter, is over. How much shorter is the time that the host's clock may go wrong, and the time in which the host stops what must
 //! not run twice. A host whose lease ran out never takes it up again: it stops all of that first, and then begins the next epoch
 //! ([`OwnLease::begin`]). So who hears a host in an epoch knows that all before it are over, without any vote: a host that hears nobody and
-//! is heard by all is known by that.
+//! is heard by all is known by that. It isn't *back* by that, since it can hold no lease ([`Count::heard_deaf`]).
 //!
 //! A vote costs the host, which may still hold its lease by the acknowledgements of others, one of those that it can count on. So a
 //! member votes only when a majority says that it misses the host ([`Word::Missed`]); no promise rests on that.
@@ -116,7 +116,7 @@ pub fn can_be_fenced(members: &BTreeSet<String>) -> bool {
 }
 
 /// How many are more than half of `members`.
-fn majority(members: usize) -> usize {
+pub(crate) fn majority(members: usize) -> usize {
     members / 2 + 1
 }
 

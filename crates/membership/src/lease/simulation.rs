@@ -11,11 +11,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{Acknowledged, Ballot, Count, Epoch, OwnLease, Terms, View, Word};
+use crate::Tally;
 
 /// The step in which real time moves, in milliseconds.
 const STEP: u64 = 10;
 /// From beat to beat, by the host's own clock.
 const INTERVAL: u64 = 50;
+/// A host that isn't heard for so long is silent.
+const SILENT: Duration = Duration::from_millis(250);
 /// The longest that a beat is on its way.
 const LONGEST_WAY: u64 = 400;
 /// The longest that a host takes to stop what must not run twice.
@@ -32,6 +35,7 @@ struct Beat {
     what: Acknowledged,
     view: View,
     acknowledges: Option<Acknowledged>,
+    is_deaf: bool,
     words: Vec<(String, Word)>,
 }
 
@@ -71,6 +75,7 @@ struct Process {
     lease: OwnLease,
     ballot: Ballot,
     count: Count,
+    tally: Tally,
     /// By which of the cluster's sets it counts.
     set: usize,
     view: View,
@@ -191,11 +196,14 @@ impl World {
         let others = names.iter().map(String::as_str).filter(|name| **name != at.name);
         let view = View::of(&members, terms);
         ballot.follow(others.clone(), view, now);
-        count.follow(others, members, view);
+        count.follow(others.clone(), members.clone(), view);
+        let mut tally = Tally::new(others.map(str::to_owned), SILENT, now);
+        tally.count_on(members);
         at.process = Some(Process {
             lease,
             ballot,
             count,
+            tally,
             set,
             view,
             incarnation,
@@ -245,6 +253,7 @@ impl World {
             process.set = *set;
             process.view = View::of(members, *terms);
             process.lease.follow(members.clone());
+            process.tally.count_on(members.clone());
             let others = names.iter().map(String::as_str).filter(|other| other != own);
             process.count.follow(others.clone(), members.clone(), process.view);
             process.ballot.follow(others, process.view, instant);
@@ -252,8 +261,19 @@ impl World {
         let view = process.view;
         for beat in arrived {
             let from = &names[beat.from];
-            process.ballot.beat(from, beat.what, instant);
-            process.count.heard(from, beat.what.epoch);
+            let Acknowledged { incarnation, sequence, epoch } = beat.what;
+            // The tally refuses beats that others have overtaken. What is below bears them, and is to.
+            if process.tally.is_sign(beat.is_deaf) {
+                _ = process.tally.beat(from, incarnation, sequence, instant);
+                process.ballot.beat(from, beat.what, instant);
+                process.count.heard(from, epoch);
+            } else {
+                _ = process.tally.no_sign(from, incarnation, sequence, instant);
+                if !process.tally.has_been_deaf(from, instant) {
+                    continue;
+                }
+                process.count.heard_deaf(from, epoch);
+            }
             if let Some(what) = beat.acknowledges {
                 process.lease.acknowledged(from, beat.view, what, clock);
             }
@@ -266,6 +286,7 @@ impl World {
                 process.count.word(from, beat.view, &about, word, instant);
             }
         }
+        process.tally.check(instant);
         if let Some((_, written)) = writing.take_if(|(at, _)| *at <= now) {
             promises.clone_from(&written);
             process.ballot.kept(written);
@@ -302,7 +323,7 @@ impl World {
             epoch: process.lease.epoch(),
             sequence: process.sequence,
         };
-        let is_member = members.contains(own);
+        let (is_member, is_deaf) = (members.contains(own), process.tally.is_deaf());
         let words: Vec<(String, Word)> = match is_member {
             true => process.ballot.words(instant).map(|(host, word)| (host.to_owned(), word)).collect(),
             false => Vec::new(),
@@ -314,7 +335,7 @@ impl World {
             }
             let way =
                 if self.random.random_bool(0.9) { STEP } else { self.random.random_range(0..LONGEST_WAY) };
-            let beat = Beat { from: host, what, view, acknowledges, words: words.clone() };
+            let beat = Beat { from: host, what, view, acknowledges, is_deaf, words: words.clone() };
             self.on_the_way.push((now + way, to, beat));
         }
     }

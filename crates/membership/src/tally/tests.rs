@@ -18,7 +18,7 @@ fn tally(start: Instant) -> Tally {
 }
 
 fn silent(host: &str, unheard_for: u64) -> HostChange {
-    HostChange::Silent { host: host.into(), unheard_for: ms(unheard_for) }
+    HostChange::Silent { host: host.into(), unheard_for: ms(unheard_for), is_deaf: false }
 }
 
 fn heard(host: &str, unheard_for: u64) -> HostChange {
@@ -109,6 +109,72 @@ fn a_pause_of_this_host_is_not_held_against_the_others() {
         assert_eq!(changes.len(), 1, "{changes:?}");
         assert!(matches!(&changes[0], HostChange::Silent { host, .. } if host == "b"));
     }
+}
+
+/// Beats of `b`, deaf or not, every 50 ms; all changes.
+fn beats_of_b(
+    tally: &mut Tally,
+    start: Instant,
+    times: std::ops::Range<u64>,
+    is_deaf: bool,
+) -> Vec<HostChange> {
+    let mut changes = Vec::new();
+    for number in times {
+        let now = start + ms(number * 50);
+        changes.extend(match tally.is_sign(is_deaf) {
+            true => tally.beat("b", 7, number, now).unwrap(),
+            false => tally.no_sign("b", 7, number, now).unwrap(),
+        });
+        changes.extend(tally.beat("a", 7, number, now).unwrap());
+        changes.extend(tally.check(now));
+    }
+    changes
+}
+
+#[test]
+fn a_host_that_says_that_it_hears_no_majority_is_silent_though_it_is_heard() {
+    let start = start();
+    let mut tally = tally(start);
+    tally.count_on(["a", "b", "me"].map(str::to_owned).into());
+    assert_eq!(beats_of_b(&mut tally, start, 1..11, false), [started("b", 7), started("a", 7)]);
+    let silent = HostChange::Silent { host: "b".into(), unheard_for: ms(250), is_deaf: true };
+    assert_eq!(beats_of_b(&mut tally, start, 11..20, true), [silent]);
+    let has_been = |tally: &Tally, host: &str, at: u64| tally.has_been_deaf(host, start + ms(at));
+    assert!(has_been(&tally, "b", 800) && !has_been(&tally, "b", 799), "it said so at 550 ms first");
+    assert!(!has_been(&tally, "a", 10_000));
+    assert_eq!(tally.hosts().0["b"].last_heard, start + ms(500), "its last beat that was a sign of life");
+    assert!(!tally.is_deaf(), "this host hears both");
+    assert_eq!(beats_of_b(&mut tally, start, 20..21, false), [heard("b", 500)]);
+    assert!(!has_been(&tally, "b", 10_000));
+    // For less than a quarter of a second, again and again, it is nothing.
+    for round in 0..10 {
+        let begin = 21 + round * 5;
+        assert_eq!(beats_of_b(&mut tally, start, begin..begin + 4, true), []);
+        assert_eq!(beats_of_b(&mut tally, start, begin + 4..begin + 5, false), []);
+    }
+}
+
+#[test]
+fn who_hears_no_majority_takes_the_others_as_they_are_heard() {
+    let start = start();
+    let mut tally = tally(start);
+    assert!(!tally.is_deaf(), "there are no members yet");
+    tally.count_on(["a", "c", "me"].map(str::to_owned).into());
+    assert!(!tally.is_deaf());
+    tally.follow(["a", "b", "c"].map(str::to_owned), start);
+    tally.beat("b", 7, 1, start).unwrap();
+    checked(&mut tally, start, 0, 250);
+    assert!(tally.is_deaf(), "two of three members are silent");
+    assert!(tally.is_sign(true) && tally.is_sign(false));
+    let now = start + ms(260);
+    assert_eq!(
+        tally.beat("b", 7, 2, now),
+        Ok(vec![heard("b", 260)]),
+        "a worker that hears no majority either"
+    );
+    // A beat tells that a member is there, whatever it says.
+    tally.no_sign("c", 7, 1, now).unwrap();
+    assert!(!tally.is_deaf() && !tally.is_sign(true) && tally.hosts().is_silent("c"));
 }
 
 #[test]

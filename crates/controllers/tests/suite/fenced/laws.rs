@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::{Faults, RIGHT, STEP, World, number};
+use super::{Faults, HOSTS, RIGHT, STEP, World, number};
 
 /// One history; how often a host was fenced.
 async fn history(seed: u64, faults: Faults) -> usize {
@@ -59,11 +59,28 @@ async fn a_stateful_pod_of_a_host_without_power_runs_elsewhere_within_four_secon
         let host = number(&world.cluster.node_of("db-0").unwrap());
         world.hosts[host].agent = None;
         world.hosts[host].running.clear();
-        let mut took = 0;
-        while !world.running().contains(&"db-0") {
-            world.run(STEP).await;
-            took += STEP;
-            assert!(took <= 4_000, "seed {seed}");
-        }
+        runs_on_another(&mut world, host, seed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stateful_pod_of_a_host_that_hears_nobody_though_all_hear_it_does_so_too() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, RIGHT).await;
+        world.run(3_000).await;
+        let host = number(&world.cluster.node_of("db-0").unwrap());
+        world.cut.extend((0..HOSTS.len()).filter(|from| *from != host).map(|from| (from, host)));
+        runs_on_another(&mut world, host, seed).await;
+    }
+}
+
+async fn runs_on_another(world: &mut World, lost: usize, seed: u64) {
+    let mut took = 0;
+    let runs =
+        |world: &World, host: usize| world.hosts[host].running.iter().any(|process| process.pod == "db-0");
+    while !(0..HOSTS.len()).any(|host| host != lost && runs(world, host)) {
+        world.run(STEP).await;
+        took += STEP;
+        assert!(took <= 4_000, "seed {seed}");
     }
 }

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{Faults, INTERVAL, LONGEST_WAY, LONGEST_WRITE, World};
+use super::{Faults, INTERVAL, LONGEST_WAY, LONGEST_WRITE, SILENT, World};
 use crate::lease::Terms;
 
 /// One history; how often a host was found fenced.
@@ -116,7 +116,104 @@ fn a_host_that_hears_nobody_is_known_to_have_stopped_by_its_own_beats() {
         assert!(world.hosts[0].running.is_none(), "seed {seed}");
         for other in [1, 2] {
             let count = &world.hosts[other].process.as_ref().unwrap().count;
-            assert_eq!(count.ended("n0").map(|ended| (ended.epoch, ended.is_back)), Some((1, true)));
+            assert_eq!(count.ended("n0").map(|ended| (ended.epoch, ended.is_back)), Some((1, false)));
+        }
+        // And it is back as soon as it hears them.
+        world.cut.clear();
+        world.run(1_000);
+        assert!(world.holds(0) && world.hosts[0].epoch > 1, "seed {seed}");
+        for other in [1, 2] {
+            let process = world.hosts[other].process.as_ref().unwrap();
+            assert!(process.count.ended("n0").is_some_and(|ended| ended.is_back), "seed {seed}");
+            assert!(!process.tally.hosts().is_silent("n0"), "seed {seed}");
+        }
+    }
+}
+
+/// By the slowest clock.
+fn slowly(ms: u64) -> u64 {
+    ms * 1_060 / 1_000
+}
+
+/// The law that nobody waits without need: a host that can't serve, whichever way it is cut off and whatever becomes of its process, is
+/// silent to all others within twice the time of silence, and fenced for them within the terms.
+#[test]
+fn a_host_that_is_not_able_to_serve_is_known_to_be_in_bounded_time() {
+    let (silent, fence) = (u64::try_from(SILENT.as_millis()).unwrap(), 2_000);
+    // Beats that were on their way when the link was cut count, too.
+    let is_silent = slowly(2 * silent) + 2 * (LONGEST_WAY + INTERVAL);
+    let is_fenced = slowly(silent + fence) + LONGEST_WRITE + 3 * (LONGEST_WAY + INTERVAL);
+    for seed in 0..120 {
+        let hosts = 3 + usize::try_from(seed % 3).unwrap();
+        let mut world = World::new(seed, hosts, 3, Terms::default());
+        world.run(1_000);
+        let lost = world.random.random_range(0..hosts);
+        let others: Vec<usize> = (0..hosts).filter(|other| *other != lost).collect();
+        let (is_from, is_to) = [(true, false), (false, true), (true, true)][world.random.random_range(0..3)];
+        for other in &others {
+            if is_from {
+                world.cut.insert((lost, *other));
+            }
+            if is_to {
+                world.cut.insert((*other, lost));
+            }
+        }
+        let (name, epoch) = (world.hosts[lost].name.clone(), world.hosts[lost].epoch);
+        let seen = |world: &World, what: &dyn Fn(&super::Process) -> bool| {
+            others.iter().all(|other| world.hosts[*other].process.as_ref().is_some_and(what))
+        };
+        world.run(is_silent);
+        let silence = |process: &super::Process| process.tally.hosts().is_silent(&name);
+        assert!(seen(&world, &silence), "seed {seed}: heard");
+        if seed % 4 == 0 {
+            // It has said that it hears nobody, and begins no other epoch: it takes the members' votes.
+            world.hosts[lost].paused_until = world.now + 60_000;
+        }
+        world.run(is_fenced - is_silent);
+        let fenced = |process: &super::Process| {
+            process.count.ended(&name).is_some_and(|ended| ended.epoch >= epoch && !ended.is_back)
+        };
+        assert!(seen(&world, &fenced), "seed {seed}: not fenced");
+        world.run(10_000);
+        assert!(seen(&world, &fenced), "seed {seed}: back");
+        assert!(others.iter().all(|other| world.holds(*other)), "seed {seed}: the others go on");
+        assert!(others.iter().all(|other| world.hosts[*other].epoch == 1), "seed {seed}: without a break");
+    }
+}
+
+#[test]
+fn a_host_that_begins_anew_while_it_is_cut_off_is_not_fenced_once_it_hears_the_others_in_time() {
+    let mut began = 0;
+    for seed in 0..60 {
+        let mut world = World::new(seed, 3, 3, Terms::default());
+        world.run(1_000);
+        world.cut.extend([(0, 1), (0, 2), (1, 0), (2, 0)]);
+        // Longer than a lease, and shorter than a member waits before it votes.
+        world.run(1_620);
+        began += usize::from(world.hosts[0].epoch > 1);
+        world.cut.clear();
+        world.run(2_000);
+        assert!(world.fenced.is_empty() && world.holds(0), "seed {seed}: {:?}", world.fenced);
+    }
+    assert!(began > 5, "it hardly ever began anew: {began} times");
+}
+
+#[test]
+fn where_no_majority_is_left_the_others_hear_each_other() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 5, 3, Terms::default());
+        world.run(1_000);
+        // Two of three members are gone: all others say that they hear no majority.
+        for member in [0, 1] {
+            world.hosts[member].process = None;
+            world.hosts[member].running = None;
+        }
+        world.run(5_000);
+        for host in 2..5 {
+            let tally = &world.hosts[host].process.as_ref().unwrap().tally;
+            assert!(tally.is_deaf(), "seed {seed}");
+            let silent: Vec<String> = tally.hosts().silence().into_keys().collect();
+            assert_eq!(silent, ["n0", "n1"], "seed {seed}");
         }
     }
 }
