@@ -22,6 +22,7 @@ mod held_addresses;
 mod host_ports;
 mod keeper;
 mod listen;
+mod neighbours;
 mod netlink;
 mod network;
 mod on_link;

@@ -13,6 +13,7 @@ use tracing::info_span;
 
 use crate::Error;
 
+mod neighbours;
 mod pairs;
 mod view;
 

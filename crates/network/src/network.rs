@@ -25,6 +25,7 @@ use crate::follow::follow;
 use crate::held_addresses::{self, LoadBalancing};
 use crate::host_ports::{HostPort, HostPorts, Taken};
 use crate::keeper::{self, Others, Wanted};
+use crate::neighbours;
 use crate::netlink::Netlink;
 use crate::on_link::OnLink;
 use crate::pod_links::PodLinks;
@@ -149,6 +150,10 @@ impl Network {
                 running.spawn_in(
                     info_span!("keep routes"),
                     keeper::keep(Netlink::open()?, wanted, others, changes.clone()),
+                );
+                running.spawn_in(
+                    info_span!("ask neighbours anew"),
+                    neighbours::ask_anew(Netlink::open()?, link.clone(), changes.clone()),
                 );
                 let address = options.virtual_address.ip();
                 let pods = PodLinks::open(own.pods, options.cluster, link).await;

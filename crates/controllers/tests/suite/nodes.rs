@@ -1,10 +1,12 @@
 //! Nodes: their conditions and taints, and what a zone that is disrupted keeps from being replaced.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use membership::Tally;
 use objects::Delete;
 use serde_json::{Value, json};
 
@@ -294,4 +296,49 @@ async fn nodes_that_come_and_go_are_told_once() {
     cluster.settle().await;
     assert_eq!(cluster.told("n1", "RegisteredNode").len(), 2);
     assert_eq!(cluster.told("n1", "RemovingNode").len(), 1);
+}
+
+/// A link that is down and up for so many milliseconds, ten times: whether the host on it was Ready all along, and which pods there were.
+async fn flapping(down: u64, up: u64) -> (bool, BTreeSet<String>, BTreeSet<String>) {
+    const INTERVAL: u64 = 50;
+    let mut cluster = Cluster::new(&["n1", "n2", "n3"]).await;
+    cluster.deploy("web", 3, json!({})).await;
+    cluster.settle().await;
+    let pods = |cluster: &Cluster| -> BTreeSet<String> {
+        cluster.list::<Pod>().iter().filter_map(|pod| pod.metadata.uid.clone()).collect()
+    };
+    let before = pods(&cluster);
+    let mut tally = Tally::new(["n2".to_owned()], Duration::from_millis(250), cluster.now.instant);
+    let mut is_ready = true;
+    for beat in 1..=10 * (down + up) / INTERVAL {
+        cluster.pass(Duration::from_millis(INTERVAL));
+        let now = cluster.now.instant;
+        if beat * INTERVAL % (down + up) >= down {
+            tally.beat("n2", 1, beat, now).unwrap();
+        }
+        tally.check(now);
+        let silence = tally.hosts().silence();
+        if silence != cluster.silence {
+            cluster.silence = silence;
+            cluster.look_at("n2");
+        }
+        cluster.settle().await;
+        let node: Node = cluster.get("", "n2").unwrap();
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        is_ready &= conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    }
+    (is_ready, before, pods(&cluster))
+}
+
+/// The law that nothing is replaced without need.
+#[tokio::test]
+async fn a_link_that_comes_back_before_its_host_is_given_up_costs_no_pod_however_often_it_goes() {
+    for (down, up) in [(500, 500), (1_000, 50), (250, 50), (900, 300)] {
+        let (is_ready, before, after) = flapping(down, up).await;
+        assert!(is_ready, "down for {down} ms, up for {up} ms");
+        assert_eq!(before, after, "down for {down} ms, up for {up} ms");
+        assert_eq!(before.len(), 3);
+    }
+    let (is_ready, before, after) = flapping(1_500, 500).await;
+    assert!(!is_ready && before != after, "one that is down for longer does");
 }
