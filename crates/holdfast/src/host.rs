@@ -296,6 +296,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             writer: server.writer(),
             epoch,
         });
+        options.cut_off = Some(leases::cut_off(&config, &membership));
         async move {
             let before_release = move || listening.hang_up();
             anyhow::Ok(Network::start(options, store, hosts, before_release, &carrying).await?)
@@ -480,6 +481,7 @@ fn network_options(
         // This very program, also after its file was replaced.
         program: Some("/proc/self/exe".into()),
         load_balancing: None,
+        cut_off: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     }
 }

@@ -1,10 +1,12 @@
 //! This host's lease, for the rest of the program.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::HostConfig;
 use jiff::Timestamp;
 use membership::lease::{Ended, Epoch};
 use membership::{HeartbeatDriver, Lease};
@@ -88,6 +90,21 @@ fn since(known: &controllers::Ended, counted: &BTreeMap<String, Ended>, now: Ins
         (host.clone(), controllers::LeaseEnd { epoch, is_back, since })
     };
     counted.iter().map(end).collect()
+}
+
+/// What it takes to drop what fenced hosts send. What they need to come back are heartbeats, the API, the hosts' own store, and an etcd of the user's.
+pub fn cut_off(config: &HostConfig, membership: &HeartbeatDriver) -> network::CutOff {
+    let port = |endpoint: &String| endpoint.rsplit(':').next()?.trim_end_matches('/').parse::<u16>().ok();
+    let of_etcd = config
+        .datastore
+        .iter()
+        .flat_map(|etcd| etcd.endpoints.iter().filter_map(port).chain(etcd.via.iter().map(SocketAddr::port)));
+    let ports = config.ports;
+    network::CutOff {
+        known: membership.known().subscribe(),
+        heartbeats: ports.heartbeats,
+        state: [ports.api, ports.store, ports.etcd].into_iter().chain(of_etcd).collect(),
+    }
 }
 
 /// The lease, and who is fenced, for `/metrics`.

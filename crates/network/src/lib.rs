@@ -4,7 +4,8 @@
 //! without I/O. A service backend puts such changes into effect; today that is the in-process proxy, which listens for
 //! every Service and asks [`Balancer`] for the order in which endpoints are tried. [`Network`] drives them: it
 //! makes the host's addresses its own by netlink (or announces them to the switch of a cluster on loopback) and
-//! holds the API's virtual address while this host leads, and addresses of services while its lease says so. [`PodLinks`] connects
+//! holds the API's virtual address while this host leads, and addresses of services while its lease says so. What hosts send that are
+//! fenced is dropped ([`CutOff`]). [`PodLinks`] connects
 //! networks of pods' own to the host. [`VirtualRouters`] has a part in virtual routers, whose decisions the room `vrrp` makes.
 
 mod address_keeper;
@@ -16,6 +17,7 @@ mod dial;
 mod dropped;
 mod error;
 mod farewell;
+mod fenced;
 mod follow;
 mod frontends;
 mod held_addresses;
@@ -26,6 +28,7 @@ mod neighbours;
 mod netlink;
 mod network;
 mod on_link;
+mod packets;
 mod pod_links;
 mod proxy;
 mod services;
@@ -36,6 +39,7 @@ mod virtual_routers;
 pub use address_keeper::run_address_keeper;
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
+pub use fenced::CutOff;
 pub use held_addresses::{LoadBalancing, give_up_former};
 pub use host_ports::HostPort;
 pub use listen::listen_before_held;

@@ -21,6 +21,7 @@ use tracing::info_span;
 use crate::address_keeper::Keeper;
 use crate::announce::{AddressKind, Announcer, Entry, Stands};
 use crate::dial::Dialer;
+use crate::fenced::{CutOff, Fence};
 use crate::follow::follow;
 use crate::held_addresses::{self, LoadBalancing};
 use crate::host_ports::{HostPort, HostPorts, Taken};
@@ -92,6 +93,8 @@ pub struct Options {
     pub program: Option<PathBuf>,
     /// What it takes to hold addresses of Services of type LoadBalancer; nothing where there are none.
     pub load_balancing: Option<LoadBalancing>,
+    /// What it takes to drop what fenced hosts send; nothing where that isn't to be. On loopback it can't be.
+    pub cut_off: Option<CutOff>,
     /// How many connections the proxy carries at once; each takes two open files.
     pub most_connections: usize,
 }
@@ -155,6 +158,15 @@ impl Network {
                     info_span!("ask neighbours anew"),
                     neighbours::ask_anew(Netlink::open()?, link.clone(), changes.clone()),
                 );
+                if let Some(cut_off) = options.cut_off.clone() {
+                    let (own, hosts) = (options.name.clone(), options.hosts.clone());
+                    let fence = Fence { own, hosts, cut_off, networks: [options.cluster, options.services] };
+                    ending.spawn_in_on(
+                        info_span!("cut fenced hosts off"),
+                        fence.keep(stop.subscribe()),
+                        carrying,
+                    );
+                }
                 let address = options.virtual_address.ip();
                 let pods = PodLinks::open(own.pods, options.cluster, link).await;
                 match &pods {

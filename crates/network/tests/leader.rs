@@ -57,6 +57,7 @@ fn be_host() {
         page: LeasePage::create().unwrap(),
         program: Some("/proc/self/exe".into()),
         load_balancing: None,
+        cut_off: None,
         most_connections: 64,
     };
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -79,6 +79,7 @@ async fn serve_and_hold() {
         page: membership::LeasePage::create().unwrap(),
         program: None,
         load_balancing: None,
+        cut_off: None,
         most_connections: 64,
     };
     let api = TcpListener::from_std(listen_before_held(virtual_address).unwrap()).unwrap();

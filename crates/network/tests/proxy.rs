@@ -49,6 +49,7 @@ impl Bench {
             page: membership::LeasePage::create().unwrap(),
             program: None,
             load_balancing: None,
+            cut_off: None,
             most_connections: 64,
         };
         let network = Network::start(options, store.clone(), hosts.subscribe(), || {}, &Handle::current())

@@ -29,13 +29,17 @@ pub mod number {
     pub const REGISTER: u32 = 1;
     pub const NEXT_REGISTER: u32 = 2;
     pub const NETWORK_HEADER: u32 = 1;
+    pub const TRANSPORT_HEADER: u32 = 2;
     pub const EQUAL: u32 = 0;
     pub const NOT_EQUAL: u32 = 1;
     pub const LESS: u32 = 2;
     pub const DROP: u32 = 0;
+    pub const ACCEPT: u32 = 1;
     /// The name of the link by which a packet came in, and goes out.
     pub const NAME_OF_LINK: u32 = 6;
     pub const NAME_OF_LINK_OUT: u32 = 7;
+    /// Whether a packet is one of TCP, of UDP, or of what else.
+    pub const PROTOCOL: u32 = 16;
     pub const NESTED: u16 = 1 << 15;
 }
 

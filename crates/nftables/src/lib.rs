@@ -7,4 +7,7 @@ mod rules;
 
 pub use attributes::{attribute, big, expression, nested, number, text};
 pub use messages::{Change, Family, News, rules_of, transact};
-pub use rules::{Hook, append, chain, compare, create_table, dropped, link_name, remove_table, some_of};
+pub use rules::{
+    Hook, accepted, append, chain, compare, create_set, create_table, dropped, elements, is_in, link_name,
+    load_address, load_port, mask, protocol, remove_table, some_of,
+};

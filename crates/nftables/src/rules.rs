@@ -6,6 +6,8 @@ use crate::messages::Change;
 
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
+/// How many elements one message has: its length is a number of 16 bits.
+const ELEMENTS: usize = 500;
 
 /// Where in a packet's way a chain is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +40,67 @@ pub fn append(table: &str, chain: &str, parts: &[Vec<u8>]) -> Change {
     (number::NEW_RULE, CREATE | APPEND, said)
 }
 
+/// A set of keys of so many bytes, of the type that `nft` shows them as. Beside its name it has a number, by which rules of the same
+/// transaction know it.
+pub fn create_set(table: &str, (name, id): (&str, u32), of: u32, length: usize) -> Change {
+    let length = big(5, u32::try_from(length).unwrap_or(u32::MAX));
+    let said = [text(1, table), text(2, name), big(3, 0), big(4, of), length, big(10, id)];
+    (number::NEW_SET, CREATE, said.concat())
+}
+
+/// Keys that come into a set ([`number::NEW_ELEMENTS`]) or go ([`number::DELETE_ELEMENTS`]).
+pub fn elements(what: u16, table: &str, set: &str, keys: &[Vec<u8>]) -> Vec<Change> {
+    let flags = if what == number::NEW_ELEMENTS { CREATE } else { 0 };
+    let some = |keys: &[Vec<u8>]| {
+        let keys: Vec<_> = keys.iter().map(|key| nested(1, &[nested(1, &[attribute(1, key)])])).collect();
+        (what, flags, [text(1, table), text(2, set), nested(3, &keys)].concat())
+    };
+    keys.chunks(ELEMENTS).map(some).collect()
+}
+
+/// The part that goes on if what was taken is in a set of the same transaction, or isn't.
+pub fn is_in((name, id): (&str, u32), has_to_be: bool) -> Vec<u8> {
+    let inverted = big(5, u32::from(!has_to_be));
+    expression("lookup", &[text(1, name), big(2, number::REGISTER), big(4, id), inverted])
+}
+
 /// The part of a rule that drops the packet.
 pub fn dropped() -> Vec<u8> {
-    let verdict = nested(2, &[nested(2, &[big(1, number::DROP)])]);
+    verdict(number::DROP)
+}
+
+/// The part of a rule that lets the packet through, past all rules of the chain that follow.
+pub fn accepted() -> Vec<u8> {
+    verdict(number::ACCEPT)
+}
+
+fn verdict(code: u32) -> Vec<u8> {
+    let verdict = nested(2, &[nested(2, &[big(1, code)])]);
     expression("immediate", &[big(1, number::VERDICT), verdict])
+}
+
+/// The part that takes an address of IPv4 from the packet's head, which begins there.
+pub fn load_address(register: u32, offset: u32) -> Vec<u8> {
+    expression("payload", &[big(1, register), big(2, number::NETWORK_HEADER), big(3, offset), big(4, 4)])
+}
+
+/// The part that leaves of an address that was taken only its network's.
+pub fn mask(mask: [u8; 4]) -> Vec<u8> {
+    let value = |kind: u16, bytes: [u8; 4]| nested(kind, &[attribute(1, &bytes)]);
+    let register = |kind: u16| big(kind, number::REGISTER);
+    expression("bitwise", &[register(1), register(2), big(3, 4), value(4, mask), value(5, [0; 4])])
+}
+
+/// The part that takes which protocol the packet is of, as one byte.
+pub fn protocol() -> Vec<u8> {
+    expression("meta", &[big(1, number::REGISTER), big(2, number::PROTOCOL)])
+}
+
+/// The part that takes the sender's port of a packet of TCP or UDP, or the receiver's. Nothing goes on that has none.
+pub fn load_port(is_senders: bool) -> Vec<u8> {
+    let offset = if is_senders { 0 } else { 2 };
+    let place = [big(1, number::REGISTER), big(2, number::TRANSPORT_HEADER), big(3, offset), big(4, 2)];
+    expression("payload", &place)
 }
 
 /// The part that takes the name of a link: which one, is [`number::NAME_OF_LINK`] or [`number::NAME_OF_LINK_OUT`].

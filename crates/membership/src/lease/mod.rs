@@ -76,6 +76,13 @@ pub struct Known {
     pub fenced: Option<Epoch>,
 }
 
+impl Known {
+    /// Whether the host is fenced, and hasn't registered a later epoch since.
+    pub fn is_fenced(&self) -> bool {
+        self.epoch.is_some() && self.fenced >= self.epoch
+    }
+}
+
 /// What a member says about a host that it doesn't hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {

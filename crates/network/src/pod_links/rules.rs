@@ -11,13 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
 use nftables::{
-    Change, Family, Hook, News, append, attribute, big, chain, compare, create_table, dropped, expression,
-    link_name, nested, number, remove_table, text,
+    Change, Family, Hook, News, append, chain, create_set, create_table, dropped, expression, is_in,
+    link_name, load_address, number, remove_table,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::Error;
 use crate::keeper::{EVERY, TOGETHER};
+use crate::packets::{ADDRESS, ADDRESS_TYPE, FROM, TO, within};
 
 /// The table's name, and its chains': what goes out, and who sends.
 const TABLE: &str = "holdfast";
@@ -26,18 +27,11 @@ const SENDERS: &str = "senders";
 /// The sets: the links of pods by name, and each of them together with its pod's address. Each has a number within a transaction.
 const LINKS: (&str, u32) = ("links", 1);
 const NAMES: (&str, u32) = ("names", 2);
-/// How long a link's name is for the kernel, and an address.
+/// How long a link's name is for the kernel.
 const NAME: usize = 16;
-const ADDRESS: usize = 4;
-/// What `nft` takes elements for: names of links, addresses of IPv4, and how it writes that one follows the other.
+/// What `nft` takes elements for: names of links, and how it writes that something else follows.
 const NAME_TYPE: u32 = 41;
-const ADDRESS_TYPE: u32 = 7;
 const TYPE_BITS: u32 = 6;
-/// Where the addresses of sender and receiver are in a packet's head.
-const FROM: u32 = 12;
-const TO: u32 = 16;
-/// How many elements one message has: its length is a number of 16 bits.
-const ELEMENTS: usize = 500;
 
 /// The rules, with the pods that they know.
 #[derive(Debug)]
@@ -144,15 +138,8 @@ impl Rules {
         transact(&changes)
     }
 
-    /// The table as a whole, without its elements. Here and below attributes are numbers of `nf_tables.h`, each in the order of
-    /// what it is of: 1 the table's name, 2 the set's, and so on.
+    /// The table as a whole, without its elements.
     fn table(&self) -> Vec<Change> {
-        let create = libc::NLM_F_CREATE as u16;
-        let set = |(name, id): (&str, u32), kind: u32, length: usize| {
-            let length = big(5, u32::try_from(length).unwrap_or(u32::MAX));
-            let said = [text(1, TABLE), text(2, name), big(3, 0), big(4, kind), length, big(10, id)];
-            (number::NEW_SET, create, said.concat())
-        };
         let goes_out = Hook { place: number::POST_ROUTING, priority: number::NAT_SOURCE };
         let comes_in = Hook { place: number::PRE_ROUTING, priority: number::RAW };
         vec![
@@ -160,8 +147,8 @@ impl Rules {
             create_table(TABLE),
             remove_table(TABLE),
             create_table(TABLE),
-            set(LINKS, NAME_TYPE, NAME),
-            set(NAMES, (NAME_TYPE << TYPE_BITS) | ADDRESS_TYPE, NAME + ADDRESS),
+            create_set(TABLE, LINKS, NAME_TYPE, NAME),
+            create_set(TABLE, NAMES, (NAME_TYPE << TYPE_BITS) | ADDRESS_TYPE, NAME + ADDRESS),
             chain(TABLE, OUT, "nat", goes_out),
             append(TABLE, OUT, &out(self.pods, self.cluster)),
             chain(TABLE, SENDERS, "filter", comes_in),
@@ -193,17 +180,13 @@ fn elements(kind: u16, pods: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Change> 
     for pod in pods {
         let mut key = super::name(pod).into_bytes();
         key.resize(NAME, 0);
-        let element = |key: &[u8]| nested(1, &[nested(1, &[attribute(1, key)])]);
-        links.push(element(&key));
+        links.push(key.clone());
         key.extend(pod.octets());
-        names.push(element(&key));
+        names.push(key);
     }
-    let create = if kind == number::NEW_ELEMENTS { libc::NLM_F_CREATE as u16 } else { 0 };
-    let of = |(name, _): (&str, u32), elements: &[Vec<u8>]| {
-        (kind, create, [text(1, TABLE), text(2, name), nested(3, elements)].concat())
-    };
-    let links = links.chunks(ELEMENTS).map(|some| of(LINKS, some));
-    links.chain(names.chunks(ELEMENTS).map(|some| of(NAMES, some))).collect()
+    let mut changes = nftables::elements(kind, TABLE, LINKS.0, &links);
+    changes.extend(nftables::elements(kind, TABLE, NAMES.0, &names));
+    changes
 }
 
 /// From `pods`, to none of the `cluster`: in the name of the link by which it goes out.
@@ -220,41 +203,14 @@ fn out(pods: Ipv4Net, cluster: Ipv4Net) -> Vec<Vec<u8>> {
 /// By the link of a pod, in none but its name: dropped.
 fn in_no_other_name() -> Vec<Vec<u8>> {
     let link = || link_name(number::NAME_OF_LINK);
-    let is_in = |(name, id): (&str, u32), inverted: u32| {
-        expression("lookup", &[text(1, name), big(2, number::REGISTER), big(4, id), big(5, inverted)])
-    };
     vec![
         link(),
-        is_in(LINKS, 0),
+        is_in(LINKS, true),
         link(),
         // Behind the name, as in the set.
-        load(number::NEXT_REGISTER, FROM),
-        is_in(NAMES, 1),
+        load_address(number::NEXT_REGISTER, FROM),
+        is_in(NAMES, false),
         dropped(),
-    ]
-}
-
-/// Loads an address of the packet.
-fn load(register: u32, offset: u32) -> Vec<u8> {
-    expression("payload", &[big(1, register), big(2, number::NETWORK_HEADER), big(3, offset), big(4, 4)])
-}
-
-/// An address of the packet is in a network, or isn't.
-fn within(offset: u32, network: Ipv4Net, comparison: u32) -> Vec<Vec<u8>> {
-    let value = |kind: u16, bytes: [u8; 4]| nested(kind, &[attribute(1, &bytes)]);
-    vec![
-        load(number::REGISTER, offset),
-        expression(
-            "bitwise",
-            &[
-                big(1, number::REGISTER),
-                big(2, number::REGISTER),
-                big(3, 4),
-                value(4, network.netmask().octets()),
-                value(5, [0; 4]),
-            ],
-        ),
-        compare(comparison, &network.network().octets()),
     ]
 }
 

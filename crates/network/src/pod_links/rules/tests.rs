@@ -4,6 +4,8 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nftables::text;
+
 use super::*;
 use crate::netlink::tests::{in_namespace, ip};
 use crate::pod_links::tests::{address, heard, host, links, namespace, within};
