@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
+use store::Store;
 use support::{PATIENCE, TestHost, condition, is_alive, is_ready, main_status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -248,6 +249,41 @@ async fn what_this_host_can_not_run_says_why() {
         host.delete(name, 30);
         host.until_gone(name).await;
     }
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_more_than_there_is_fails_until_there_is_room() {
+    let mut host = TestHost::start();
+    let takes = |cpu: String| json!({"command": ["sleep", "1000"], "resources": {"requests": {"cpu": cpu}}});
+    host.pod("first", takes("1m".into()), json!({}));
+    host.until("first", "ready", is_ready).await;
+    let mut states = host.writer.store.states();
+    let node = loop {
+        states.borrow_and_update();
+        match host.writer.get("nodes", "", "n1") {
+            Some(node) if node["status"].is_object() => break node,
+            _ => states.changed().await.unwrap(),
+        }
+    };
+    let all = 1000 * node["status"]["allocatable"]["cpu"].as_str().unwrap().parse::<u64>().unwrap();
+    host.pod("most", takes(format!("{}m", all - 101)), json!({}));
+    host.until("most", "ready", is_ready).await;
+    host.pod("late", takes("101m".into()), json!({}));
+    let pod = host.until("late", "rejected", |pod| pod["status"]["phase"] == "Failed").await;
+    let why = format!(
+        "Node didn't have enough resource: cpu, requested: 101, used: {}, capacity: {all}",
+        all - 100
+    );
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    assert_eq!(pod["status"]["message"], format!("Pod was rejected: {why}"));
+    host.until_event("OutOfcpu", |told| told == why).await;
+    host.pod("system", takes("101m".into()), json!({"priority": 2_000_000_000}));
+    host.until("system", "ready", is_ready).await;
+    host.delete("most", 0);
+    host.until_gone("most").await;
+    host.pod("later", takes(format!("{}m", all - 200)), json!({}));
+    host.until("later", "ready", is_ready).await;
     host.shut_down().await;
 }
 

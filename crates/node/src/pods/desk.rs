@@ -286,7 +286,7 @@ impl Desk {
         let mut entry = Entry::new((kv.key.clone(), kv.mod_revision), pod, allocated, stored, record);
         let known = self.found.remove(&id);
         if known.is_none() {
-            admit(&self.host, &mut entry);
+            admit(&self.host, &mut entry, &self.entries);
         }
         self.entries.insert(id.clone(), entry);
         if let Some(found) = known {

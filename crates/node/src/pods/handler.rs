@@ -1,5 +1,6 @@
 //! What runs a pod, by the handler of its RuntimeClass.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,6 +11,7 @@ use store::State;
 use super::PodHost;
 use super::closing;
 use super::entry::{Entry, evicted};
+use super::resizing::{all_take, takes};
 use crate::eviction::{self, Pressures, is_critical};
 use crate::pod::{Failure, is_over};
 
@@ -87,7 +89,7 @@ const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
 /// Has a pod fail at once that asks for what it may not have, or comes to a host which is short of something, in the kubelet's words
 /// (`managerImpl.Admit`). Those of the system may come to such a host.
-pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
+pub(super) fn admit(host: &PodHost, entry: &mut Entry, others: &HashMap<String, Entry>) {
     let pressures = *host.pressures.borrow();
     if is_over(&entry.pod) || entry.pod.metadata.deletion_timestamp.is_some() {
         return;
@@ -98,7 +100,7 @@ pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
         entry.record.failed = Some(failure);
         return;
     }
-    if let Some(failure) = host.rejection(&entry.pod) {
+    if let Some(failure) = host.rejection(&entry.pod).or_else(|| too_much(host, entry, others)) {
         host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
         let message = format!("Pod was rejected: {}", failure.message);
         entry.record.failed = Some(Failure { message, ..failure });
@@ -109,6 +111,26 @@ pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
     }
     let message = format!("The node had condition: [{}]. ", pressures.names().join(" "));
     evicted(host, entry, eviction::evicted(message, false), Duration::ZERO, host.clock.now());
+}
+
+/// Why the host hasn't got what a pod asks for beside the others, in the kubelet's words (`lifecycle.NewPredicateAdmitHandler`). The scheduler
+/// sees to that for pods that it places; this is for those that name their node. What is critical is let in.
+fn too_much(host: &PodHost, entry: &Entry, others: &HashMap<String, Entry>) -> Option<Failure> {
+    if is_critical(&entry.pod) {
+        return None;
+    }
+    // Of what is gone, over or failed the scheduler may have given the room away already.
+    let leaves = |one: &&Entry| one.gone || one.released || one.record.failed.is_some() || is_over(&one.pod);
+    let (wants, used) = (takes(entry), all_take(others.values().filter(|one| !leaves(one))));
+    let cpu = ("cpu", "OutOfcpu", wants.cpu_request, used.0, host.capacity.0);
+    let memory = ("memory", "OutOfmemory", wants.memory_request, used.1, host.capacity.1);
+    let lacks = |(_, _, wants, used, capacity): &(_, _, u64, u64, u64)| {
+        *wants > 0 && wants.saturating_add(*used) > *capacity
+    };
+    let (name, reason, wants, used, capacity) = [cpu, memory].into_iter().find(lacks)?;
+    let amounts = format!("{name}, requested: {wants}, used: {used}, capacity: {capacity}");
+    let message = format!("Node didn't have enough resource: {amounts}");
+    Some(Failure { reason, message, is_disruption: false })
 }
 
 fn refuses(pressures: Pressures, pod: &Pod) -> bool {

@@ -261,7 +261,7 @@ impl Desk {
         let mut entry = Entry::of_manifest(key.clone(), pod, one.mirror.clone(), record, kept);
         let found = self.found.remove(&id);
         if found.is_none() {
-            admit(&host, &mut entry);
+            admit(&host, &mut entry, &self.entries);
         }
         host.static_pods.put(key.clone(), id.clone());
         self.entries.insert(id.clone(), entry);

@@ -77,9 +77,7 @@ pub(super) fn judge_resize(host: &PodHost, entries: &mut HashMap<String, Entry>,
     let ends = is_over(&entry.pod) || entry.record.ending.is_some() || entry.record.failed.is_some();
     let others = || {
         let all = entries.iter().filter(|(other, entry)| *other != id && !entry.released);
-        all.map(|(_, entry)| takes(entry)).fold((0, 0), |sum: (u64, u64), one| {
-            (sum.0.saturating_add(one.cpu_request), sum.1.saturating_add(one.memory_request))
-        })
+        all_take(all.map(|(_, entry)| entry))
     };
     let mut pod = (*entry.pod).clone();
     entry.asked.put_into(&mut pod);
@@ -117,6 +115,13 @@ pub(super) fn judge_resize(host: &PodHost, entries: &mut HashMap<String, Entry>,
 pub(super) fn takes(entry: &Entry) -> Amounts {
     let given = cgroup::of_pod(&entry.pod);
     entry.record.resize.given.map_or(given, |has| has.or(given))
+}
+
+/// What pods take of the host together: processors in thousandths, memory.
+pub(super) fn all_take<'a>(entries: impl Iterator<Item = &'a Entry>) -> (u64, u64) {
+    entries.map(takes).fold((0, 0), |sum: (u64, u64), one| {
+        (sum.0.saturating_add(one.cpu_request), sum.1.saturating_add(one.memory_request))
+    })
 }
 
 /// What an attempt did. One that panics has failed, so that it is tried again.
