@@ -1,6 +1,7 @@
 //! What makes sure that this host has stopped what must not run twice: its grades, for its Node and for `/metrics`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use config::HostConfig;
@@ -26,7 +27,7 @@ impl Fences {
     /// Has a keeper feed the watchdog, if the configuration names one.
     ///
     /// # Errors
-    /// If the folder of pods can't be made.
+    /// If the folder of pods can't be made, or kept from others.
     pub fn start(config: &HostConfig, page: LeasePage) -> anyhow::Result<Fences> {
         let has_agent = config.fencing.agents.contains_key(&config.name);
         let (tell, grades) = watch::channel(grades(false, has_agent));
@@ -36,6 +37,8 @@ impl Fences {
         };
         let pods = node::pods_dir(&crate::host::node_dir(config));
         fs::create_dir_all(&pods)?;
+        // Who can't open it can't hold a lock on it, by which it would seem that something is left.
+        fs::set_permissions(&pods, Permissions::from_mode(0o711))?;
         let (watchdog, state) = Watchdog::new(Options {
             device: device.clone(),
             pods,

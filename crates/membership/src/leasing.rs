@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -10,6 +10,9 @@ use crate::beat::Beat;
 use crate::lease::{Acknowledged, Ballot, Boottime, Count, Ended, Epoch, Known, OwnLease, Terms, View, Word};
 use crate::memory::Memory;
 use crate::page::LeasePage;
+
+/// A host is missed now of which a majority has said so within this time, at most. They say it with every beat.
+const LATELY: Duration = Duration::from_secs(2);
 
 /// What this host's lease is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +212,7 @@ impl Leasing {
     /// The beat of this number, about to be sent at this time, without what it says to its receiver and whether this host is deaf.
     pub(crate) fn beat(&mut self, sequence: u64, now: Instant, boottime: Boottime) -> Beat<'_> {
         self.own.sent(sequence, boottime);
-        let missed = self.count.missed(self.terms.fence, now);
+        let missed = self.count.missed(self.terms.lease.min(LATELY), now);
         self.missed.send_if_modified(|known| {
             let changed = *known != missed;
             *known = missed;
@@ -242,8 +245,6 @@ impl Leasing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ring::hmac;
 
     use super::*;

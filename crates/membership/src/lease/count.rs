@@ -190,7 +190,7 @@ mod tests {
         assert!(!count.is_missed("w", second, now));
         count.word("n2", view, "w", Word::Missed, now + second / 2);
         assert!(count.is_missed("w", second, now + second / 2));
-        assert_eq!(count.missed(second, now + second / 2), ["w".to_owned()].into());
+        assert_eq!(count.missed(second, now + second / 2), BTreeSet::from(["w".to_owned()]));
         assert_eq!(count.missed(second, now + second), BTreeSet::new());
         assert!(!count.is_missed("w", second, now + second));
         assert_eq!(count.ended("w"), None);
