@@ -125,6 +125,7 @@ pub async fn run() -> anyhow::Result<()> {
                 pods: pods.clone(),
                 ended: watch::channel(Default::default()).1,
                 grace: controllers::GRACE,
+                fenced_after: controllers::FENCED_AFTER,
                 api_port: 6443,
                 addresses: objects::AddressPool::default(),
                 root_certificate: trust.pem().into(),

@@ -60,6 +60,8 @@ pub struct Options {
     pub ended: watch::Receiver<Arc<Ended>>,
     /// A host that was silent for this long is not ready; [`GRACE`](crate::GRACE) by default.
     pub grace: Duration,
+    /// A host that nobody can hear any more holds no lease after so long; [`FENCED_AFTER`](crate::FENCED_AFTER) by default.
+    pub fenced_after: Duration,
     /// The port on which every host's API listens.
     pub api_port: u16,
     /// The addresses that Services of type LoadBalancer get.
@@ -85,7 +87,7 @@ impl Options {
     fn view(&self, state: Arc<State>) -> View {
         let view = View::load_part(state, &self.pods, self.part);
         let view = view.publishing(self.root_certificate.clone());
-        let view = view.signing(self.signer.clone()).configured(self.grace, self.api_port);
+        let view = view.signing(self.signer.clone()).configured(self.grace, self.fenced_after, self.api_port);
         view.lending(self.addresses.clone())
     }
 }

@@ -28,6 +28,8 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use crate::{pod_gc, pods};
 
+/// A host that nobody can hear any more holds no lease after so long, unless configured otherwise.
+pub const FENCED_AFTER: Duration = Duration::from_millis(2000);
 /// How long a host that is back in a later epoch has to register it: one whose network went both ways again, or that was started anew, does so within
 /// a second, and runs its pods itself.
 const BACK: Duration = Duration::from_secs(3);

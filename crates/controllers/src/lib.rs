@@ -62,6 +62,7 @@ mod volumes;
 pub use autoscaler::{Answers, Pace};
 pub use controller::{Ended, LeaseEnd, Moment, Now, Part, Silence, Urgency};
 pub use driver::{Options, run};
+pub use fencing::FENCED_AFTER;
 pub use key::Key;
 pub use metrics::write_metrics;
 pub use node::GRACE;

@@ -16,6 +16,8 @@ pub enum Notes {
     Node(String),
     /// The version of the Lease by which an address is offered to a host, and since when it is seen here.
     Offer(String, Instant),
+    /// Since when the Node of a host that holds addresses is missed here.
+    Missed(Instant),
 }
 
 impl Notes {
@@ -29,6 +31,14 @@ impl Notes {
     pub(crate) fn node(&self) -> Option<&str> {
         match self {
             Notes::Node(uid) => Some(uid),
+            _ => None,
+        }
+    }
+
+    /// Since when a Node is missed.
+    pub(crate) fn missed(&self) -> Option<Instant> {
+        match self {
+            Notes::Missed(since) => Some(*since),
             _ => None,
         }
     }

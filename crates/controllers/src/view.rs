@@ -16,7 +16,7 @@ use crate::index::{By, Group};
 use crate::list::controllers;
 use crate::tables::{Account, Index, Rows, Tables, Watches};
 use crate::touched::{Owned, Touched};
-use crate::{host_services, node};
+use crate::{fencing, host_services, node};
 
 /// One revision of the state, decoded: what every reconciliation reads. It follows the state change by
 /// change, so that a change costs the decoding of what changed.
@@ -29,6 +29,7 @@ pub struct View {
     root_certificate: Option<Arc<str>>,
     signer: Option<Arc<Authority>>,
     grace: Duration,
+    fenced_after: Duration,
     api_port: u16,
     addresses: AddressPool,
 }
@@ -52,6 +53,7 @@ impl View {
             root_certificate: None,
             signer: None,
             grace: node::GRACE,
+            fenced_after: fencing::FENCED_AFTER,
             api_port: host_services::PORT,
             addresses: AddressPool::default(),
             part,
@@ -79,9 +81,10 @@ impl View {
         self.signer.as_deref()
     }
 
-    /// The same, where a host is not ready after `grace` of silence, and the API listens on `api_port`.
-    pub fn configured(self, grace: Duration, api_port: u16) -> Self {
-        View { grace, api_port, ..self }
+    /// The same, where a host is not ready after `grace` of silence and holds no lease `fenced_after` it was last heard, and the API listens on
+    /// `api_port`.
+    pub fn configured(self, grace: Duration, fenced_after: Duration, api_port: u16) -> Self {
+        View { grace, fenced_after, api_port, ..self }
     }
 
     /// The same, with the addresses that Services of type LoadBalancer may have.
@@ -102,6 +105,11 @@ impl View {
     /// A host that was silent for this long is not ready.
     pub fn grace(&self) -> Duration {
         self.grace
+    }
+
+    /// A host that nobody can hear any more holds no lease after so long.
+    pub fn fenced_after(&self) -> Duration {
+        self.fenced_after
     }
 
     /// The port on which every host's API listens.

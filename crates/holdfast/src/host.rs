@@ -332,6 +332,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         silence: membership.silence(),
         ended: leases::ended(membership.ended(), off),
         grace: timeouts.nodes.not_ready_after,
+        fenced_after: timeouts.lease.fenced_after,
         api_port: ports.api,
         addresses: pool,
         pods: pods.clone(),

@@ -3,7 +3,8 @@
 //! A host that holds an address keeps it for as long as it can. Where it can't, the host takes it that has fewest; where one has two more
 //! than another one, one address moves, and the next once that one is there. The leader only says who is to hold an address: the host that holds
 //! it gives it up by itself, and then the other one takes it. From a host that can't be asked it is taken once its lease is over by
-//! what the members say, and no earlier: then the host has given it up. An administrator who deletes a Node says so of its host.
+//! what the members say, and no earlier: then the host has given it up. Of a host without a Node nobody says anything: its lease is over when it
+//! must be, counted from when this leader missed the Node.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -74,6 +75,8 @@ impl Controller for Holders {
     fn all(&self, view: &View, due: &mut Due<'_>) {
         let leases = view.account::<Addresses>().into_iter().flat_map(|addresses| addresses.all.keys());
         leases.for_each(|address| due.now(ADDRESS, &address.to_string()));
+        let holders = view.account::<Addresses>().into_iter().flat_map(|addresses| addresses.of_host.keys());
+        holders.filter(|host| has_no_node(view, host)).for_each(|host| due.now(HOST, host));
         due.now("", BALANCE);
     }
 
@@ -82,6 +85,10 @@ impl Controller for Holders {
         if let Some(address) = changed(change) {
             due.now(ADDRESS, &address.to_string());
             due.now("", BALANCE);
+            let holder = addresses.get(address).and_then(|lease| lease.holder.as_ref());
+            if let Some(holder) = holder.filter(|holder| has_no_node(view, &holder.host)) {
+                due.now(HOST, &holder.host);
+            }
         }
         if addresses.all.is_empty() {
             return;
@@ -116,7 +123,7 @@ impl Controller for Holders {
     fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
         let mut plan = Plan::default();
         let Some(addresses) = view.account::<Addresses>() else { return plan };
-        let mut hosts = Hosts { view, moment, waited: None };
+        let mut hosts = Hosts { view, moment, waited: None, missed: None };
         let mut load = addresses.load.clone();
         let its: Vec<&AddressLease> = match (key.namespace(), key.name()) {
             (ADDRESS, name) => {
@@ -124,7 +131,18 @@ impl Controller for Holders {
                 (hosts.waited, plan.notes) = waited(lease, moment);
                 lease.into_iter().collect()
             }
-            (HOST, name) => addresses.of_host(name).collect(),
+            (HOST, name) => {
+                let its: Vec<&AddressLease> = addresses.of_host(name).collect();
+                let is_holder =
+                    |lease: &&AddressLease| lease.holder.as_ref().is_some_and(|holder| holder.host == name);
+                let is_missed = its.iter().any(is_holder) && has_no_node(view, name);
+                let (missed, notes) = missed_for(is_missed, moment);
+                plan.notes = notes;
+                hosts.missed = missed.map(|missed| (name, missed));
+                let left = missed.map(|missed| view.fenced_after().saturating_sub(missed));
+                left.into_iter().filter(|left| !left.is_zero()).for_each(|left| plan.again(left));
+                its
+            }
             (_, HOMELESS) => addresses.homeless().collect(),
             _ => {
                 hosts.balance(addresses, &mut plan);
@@ -147,6 +165,20 @@ fn waited(lease: Option<&AddressLease>, moment: &Moment<'_>) -> (Option<Duration
     let now = moment.now.instant;
     let since = moment.notes.and_then(|notes| notes.offered(&lease.version)).unwrap_or(now);
     (Some(now.saturating_duration_since(since)), Some(Notes::Offer(lease.version.clone(), since)))
+}
+
+/// For how long the Node of a host that holds addresses has been missed, as seen by this leader. And what is to be remembered for that.
+fn missed_for(is_missed: bool, moment: &Moment<'_>) -> (Option<Duration>, Option<Notes>) {
+    if !is_missed {
+        return (None, Some(Notes::Nothing));
+    }
+    let now = moment.now.instant;
+    let since = moment.notes.and_then(Notes::missed).unwrap_or(now);
+    (Some(now.saturating_duration_since(since)), Some(Notes::Missed(since)))
+}
+
+fn has_no_node(view: &View, host: &str) -> bool {
+    view.table::<Node>().get("", host).is_none()
 }
 
 fn place(namespace: Option<&str>, name: Option<&str>) -> String {
@@ -174,6 +206,8 @@ struct Hosts<'a> {
     /// For how long the address that is decided about has waited for its host to take it; nothing if it doesn't, or if that is for
     /// the address's own key to judge.
     waited: Option<Duration>,
+    /// The host that is decided about, if it has no Node, and for how long it has had none; nothing if that is for another key to judge.
+    missed: Option<(&'a str, Duration)>,
 }
 
 impl Hosts<'_> {
@@ -285,8 +319,10 @@ impl Hosts<'_> {
 
     /// Whether what a host held in an epoch it holds no more, for sure.
     fn is_over(&self, holder: &AddressHolder) -> bool {
-        let is_over = self.moment.ended.get(&holder.host).is_some_and(|end| end.epoch >= holder.epoch);
-        is_over || self.view.table::<Node>().get("", &holder.host).is_none()
+        let is_said = self.moment.ended.get(&holder.host).is_some_and(|end| end.epoch >= holder.epoch);
+        let must_be =
+            |(host, missed): (&str, Duration)| host == holder.host && missed >= self.view.fenced_after();
+        is_said || self.missed.is_some_and(must_be)
     }
 
     /// Whether a host may hold addresses, and can be told so.

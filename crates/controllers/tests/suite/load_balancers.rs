@@ -331,3 +331,30 @@ async fn a_host_writes_of_its_own_addresses_alone() {
     assert_eq!(cluster.say(&wanted, &lease, &lease.taken(by(&wanted))).await, Ok(()));
     assert_eq!(cluster.say(&wanted, &lease, &lease.released()).await, Err(409), "it is another version");
 }
+
+#[tokio::test]
+async fn a_host_whose_node_is_deleted_has_its_addresses_until_its_lease_must_be_over() {
+    let mut cluster = lending(1).await;
+    cluster.balance("web", json!({})).await;
+    cluster.rest().await;
+    let holder = |cluster: &Cluster| cluster.addresses().pop().unwrap().holder.map(|holder| holder.host);
+    let host = holder(&cluster).unwrap();
+    cluster.delete("v1", "Node", "", &host, Delete::default()).await;
+    cluster.settle().await;
+    let wanted = cluster.addresses().pop().unwrap().wanted.unwrap();
+    assert_ne!(wanted, host, "it is asked for the address");
+    cluster.pass(Duration::from_millis(1900));
+    cluster.settle().await;
+    assert_eq!(holder(&cluster).as_ref(), Some(&host), "it may hold its lease");
+    // The next leader can't know for how long the Node has been gone.
+    cluster.take_over();
+    cluster.settle().await;
+    cluster.pass(Duration::from_millis(1900));
+    cluster.settle().await;
+    assert_eq!(holder(&cluster).as_ref(), Some(&host), "counted anew");
+    cluster.pass(Duration::from_millis(100));
+    cluster.settle().await;
+    assert_eq!(holder(&cluster), None);
+    cluster.rest().await;
+    assert!(holder(&cluster).is_some_and(|other| other != host));
+}

@@ -102,6 +102,7 @@ async fn many_pods_come_roll_over_and_go() {
         pods: Pool::default(),
         ended: watch::channel(Default::default()).1,
         grace: controllers::GRACE,
+        fenced_after: controllers::FENCED_AFTER,
         api_port: 6443,
         addresses: objects::AddressPool::default(),
         root_certificate: "a certificate".into(),
