@@ -114,6 +114,14 @@ fn a_followers_lost_packets_cost_no_pod() {
     assert!(tells(&report, "packet-loss-over") && report["percent"] == 5, "{report}");
 }
 
+#[test]
+fn a_leaders_disk_that_stalls_costs_no_pod() {
+    let args = ["--fault", "slow-disk", "--stall", "200ms", "--lasts", "5s"];
+    let Some(report) = check_fault(&args, 0) else { return };
+    assert_eq!((&report["stall_ms"], &report["lasts_ms"]), (&200.into(), &5000.into()), "{report}");
+    assert!(tells(&report, "slow-disk") && tells(&report, "slow-disk-over"), "{report}");
+}
+
 #[tokio::test]
 async fn a_cluster_elsewhere_is_broken_by_commands() {
     let cluster = Cluster::up().await;
@@ -146,7 +154,7 @@ async fn a_cluster_elsewhere_is_broken_by_commands() {
 #[test]
 fn faults_that_cannot_be_had_are_refused() {
     for (args, why) in [
-        (&["--fault", "slow-disk"][..], "disk in common"),
+        (&["--fault", "full-disk"][..], "disk in common"),
         (&["--fault", "component:scheduler"], "one program"),
         (&["--target", "worker"], "take follower"),
         (&["--scenario", "rollout", "--fault", "pause"], "knows no other fault"),

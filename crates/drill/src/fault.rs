@@ -4,7 +4,7 @@ use crate::wording::time;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
-/// A pause, or the silence of a link that flaps, of no more than this must cost no pod.
+/// A pause, the silence of a link that flaps, or a sync, of no more than this must cost no pod.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// What is done to a host.
@@ -41,6 +41,15 @@ pub enum Fault {
     PacketLoss {
         /// How many of a hundred.
         percent: u8,
+        /// How long it goes on.
+        #[serde(rename = "lasts_ms", serialize_with = "as_ms")]
+        lasts: Duration,
+    },
+    /// Its disk stalls: each sync takes longer, of its program and of its pods.
+    SlowDisk {
+        /// By how much.
+        #[serde(rename = "stall_ms", serialize_with = "as_ms")]
+        stall: Duration,
         /// How long it goes on.
         #[serde(rename = "lasts_ms", serialize_with = "as_ms")]
         lasts: Duration,
@@ -83,6 +92,7 @@ impl Fault {
             Fault::OneWay { .. } => "one-way",
             Fault::Flap { .. } => "flap",
             Fault::PacketLoss { .. } => "packet-loss",
+            Fault::SlowDisk { .. } => "slow-disk",
             Fault::Restart => "restart",
             Fault::Command => "command",
         }
@@ -92,7 +102,7 @@ impl Fault {
     pub(crate) fn changes(self) -> impl Iterator<Item = (Duration, Act)> {
         let (turns, between) = match self {
             Fault::Pause { time } => (1, time),
-            Fault::PacketLoss { lasts, .. } => (1, lasts),
+            Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } => (1, lasts),
             Fault::Restart => (1, Duration::ZERO),
             Fault::Flap { period, lasts } => {
                 let whole = (lasts.as_micros() / period.as_micros().max(1)).max(1);
@@ -112,7 +122,9 @@ impl Fault {
     pub(crate) fn lasts(self) -> Duration {
         match self {
             Fault::Pause { time } => time,
-            Fault::Flap { lasts, .. } | Fault::PacketLoss { lasts, .. } => lasts,
+            Fault::Flap { lasts, .. } | Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } => {
+                lasts
+            }
             _ => Duration::ZERO,
         }
     }
@@ -132,6 +144,7 @@ impl Fault {
         match self {
             Fault::Pause { time } => time > SHORT,
             Fault::Flap { period, .. } => period / 2 > SHORT,
+            Fault::SlowDisk { stall, .. } => stall > SHORT,
             Fault::PacketLoss { .. } => false,
             _ => true,
         }
@@ -159,6 +172,7 @@ impl Fault {
             Fault::Partition | Fault::OneWay { .. } => "partition-healed",
             Fault::Flap { .. } => "link-up",
             Fault::PacketLoss { .. } => "packet-loss-over",
+            Fault::SlowDisk { .. } => "slow-disk-over",
             Fault::Restart => "restarted",
             Fault::Command => "restore-command",
         }
@@ -178,6 +192,9 @@ impl Fault {
             }
             Fault::PacketLoss { percent, lasts } => {
                 format!("{percent} % of packets lost for {}", short(lasts))
+            }
+            Fault::SlowDisk { stall, lasts } => {
+                format!("slow disk, each sync {} longer, for {}", short(stall), short(lasts))
             }
             Fault::Restart => "planned restart".into(),
             Fault::Command => "cut by command".into(),
@@ -212,6 +229,9 @@ impl Fault {
                     short(lasts)
                 )
             }
+            Fault::SlowDisk { stall, lasts } => {
+                format!("each sync of its disk will take {} longer for {}", short(stall), short(lasts))
+            }
             Fault::Restart => "it will be asked to end, and be started again".into(),
             Fault::Command => "the command for the cut will be run".into(),
         }
@@ -238,6 +258,7 @@ impl Fault {
             Fault::OneWay { way: Way::To } => "hears nobody",
             Fault::Flap { .. } => "its link comes and goes",
             Fault::PacketLoss { .. } => "packets are lost",
+            Fault::SlowDisk { .. } => "its disk stalls",
             Fault::Restart => "restarts",
             Fault::Command => "cut by command",
         }
@@ -290,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_pause_and_lost_packets_must_cost_no_pod() {
+    fn a_short_pause_a_slow_disk_and_lost_packets_must_cost_no_pod() {
         let (lasts, period) = (ms(60_000), ms(2000));
         for (fault, may) in [
             (Fault::PowerOff, true),
@@ -301,6 +322,8 @@ mod tests {
             (Fault::Flap { period, lasts }, false),
             (Fault::Flap { period: period * 2, lasts }, true),
             (Fault::PacketLoss { percent: 5, lasts }, false),
+            (Fault::SlowDisk { stall: ms(200), lasts }, false),
+            (Fault::SlowDisk { stall: ms(1001), lasts }, true),
         ] {
             assert_eq!(fault.may_cost_pods(), may, "{fault:?}");
         }
@@ -314,9 +337,10 @@ mod tests {
         assert_eq!(json(Fault::OneWay { way: Way::To }), json!({"fault": "one-way", "way": "to"}));
         let loss = Fault::PacketLoss { percent: 5, lasts: ms(10_000) };
         assert_eq!(json(loss), json!({"fault": "packet-loss", "percent": 5, "lasts_ms": 10_000}));
-        for fault in
-            [Fault::PowerOff, Fault::ProcessKill, Fault::Partition, Fault::Restart, Fault::Command, loss]
-        {
+        let slow = Fault::SlowDisk { stall: ms(200), lasts: ms(10_000) };
+        assert_eq!(json(slow), json!({"fault": "slow-disk", "stall_ms": 200, "lasts_ms": 10_000}));
+        use Fault::{Command, Partition, PowerOff, ProcessKill, Restart};
+        for fault in [PowerOff, ProcessKill, Partition, Restart, Command, loss, slow] {
             assert_eq!(json(fault)["fault"], fault.name(), "one name in both places");
         }
     }

@@ -16,6 +16,8 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
         "partition-healed" => "connected again".into(),
         "packet-loss" => "packets are lost from here on".into(),
         "packet-loss-over" => "no more packets are lost".into(),
+        "slow-disk" => "disk stalls from here on".into(),
+        "slow-disk-over" => "disk stalls no more".into(),
         "restart" => "asked to end".into(),
         "restarted" => "ended, and is started again".into(),
         "command" => "cut by command".into(),

@@ -132,6 +132,7 @@ impl drill::Site for LocalSite {
                 Fault::OneWay { way: Way::To } => cluster.lose(host, Lost::To, 100)?,
                 Fault::Flap { .. } => cluster.link_down(host).await?,
                 Fault::PacketLoss { percent, .. } => cluster.lose(host, Lost::Both, percent)?,
+                Fault::SlowDisk { stall, .. } => cluster.stall(host, stall)?,
                 Fault::Restart => cluster.shut_down(host, ENDING).await?,
                 Fault::Command => anyhow::bail!("there is no command"),
             };
@@ -151,6 +152,7 @@ impl drill::Site for LocalSite {
                 }
                 Fault::Pause { .. } => cluster.resume(host)?,
                 Fault::Flap { .. } => cluster.link_up(host).await?,
+                Fault::SlowDisk { .. } => cluster.stall(host, Duration::ZERO)?,
                 Fault::Partition | Fault::OneWay { .. } | Fault::PacketLoss { .. } => {
                     cluster.lose_nothing(host)?
                 }

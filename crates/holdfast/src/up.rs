@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local::{Addresses, Cluster, Folder, Front, Options, Running};
+use local::{Addresses, Cluster, Disks, Folder, Front, Options, Running};
 use serde_json::Value;
 
 use crate::datastore::DatastoreArgs;
@@ -193,7 +193,8 @@ async fn serve(ground: Ground, arguments: Vec<OsString>, front: Option<Front>) -
         None => "Ctrl-C stops the cluster".to_owned(),
     };
     let log = front.as_ref().map(|_| log_in(&ground.folder)).transpose()?;
-    let options = Options { folder: ground.folder, program: ground::program()?, arguments, net: ground.net };
+    let (folder, net, disks) = (ground.folder, ground.net, Disks::Common);
+    let options = Options { folder, program: ground::program()?, arguments, net, disks };
     let mut cluster = Cluster::start(options).await?;
 
     let config = client::Kubeconfig::load(&kubeconfig)?;

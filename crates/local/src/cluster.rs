@@ -16,6 +16,7 @@ use crate::folder::Folder;
 use crate::island::Island;
 use crate::power::{Power, Running};
 use crate::process::{HostProcess, Starter};
+use crate::stall::{self, Syncs};
 use crate::switch::{Switch, SwitchAddresses};
 use crate::who_has::WhoHas;
 use crate::{link, process, switch, tree};
@@ -45,6 +46,14 @@ pub enum Error {
     /// The folder's cluster was made for another network.
     #[error("the cluster's folder was made for --net {0}")]
     OtherNet(NetKind),
+    /// No disk of this cluster can stall.
+    #[error("the hosts' disks can't stall: the cluster was started without that")]
+    NoStalls,
+    /// Syncs can't be held up.
+    #[error(
+        "can't have the hosts' disks stall: {0}; that needs Linux 5.5 or newer, with filters of system calls (CONFIG_SECCOMP_FILTER)"
+    )]
+    Stall(std::io::Error),
     /// The switch.
     #[error(transparent)]
     Switch(#[from] switch::Error),
@@ -87,6 +96,15 @@ impl Net {
     }
 }
 
+/// What the hosts' folders lie on.
+#[derive(Debug)]
+pub enum Disks {
+    /// This machine's disk, for all of them.
+    Common,
+    /// The same; but each host's syncs can be held up ([`Cluster::stall`]). In healthy times that costs a sync two switches of processes.
+    Stalling,
+}
+
 /// What a cluster is started with.
 #[derive(Debug)]
 pub struct Options {
@@ -98,6 +116,8 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// The network.
     pub net: Net,
+    /// The disks.
+    pub disks: Disks,
 }
 
 /// When a cut took effect, on both kinds of clock: not before this.
@@ -126,6 +146,8 @@ struct Host {
     /// Stays when the host's process ends by itself: the machine is still there, with pods on it.
     namespace: Option<link::HostNamespace>,
     power: Power,
+    /// Where its disk can stall: what it is started from then, and what answers its syncs.
+    stalling: Option<(Starter, Syncs)>,
 }
 
 /// A running cluster. Dropped without [`Cluster::stop`], it kills everything on its hosts.
@@ -141,7 +163,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the network and then all hosts. Returns when the hosts' processes run, not when they are ready.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let Options { folder, program, arguments, net } = options;
+        let Options { folder, program, arguments, net, disks } = options;
         if folder.record().net != net.kind() {
             return Err(Error::OtherNet(folder.record().net));
         }
@@ -149,9 +171,14 @@ impl Cluster {
             Net::Netns(island) => Wires::Netns(link::Bridge::build(&island).await?, island),
             Net::Loopback(addresses) => Wires::Loopback(Switch::start(addresses).await?),
         };
-        let hosts = Addresses::hosts(folder.record().nodes)
-            .map(|(number, name)| (name, Host { number, namespace: None, power: Power::Off }))
-            .collect();
+        let host = |(number, name): (u8, String)| -> Result<_, Error> {
+            let stalling = match disks {
+                Disks::Common => None,
+                Disks::Stalling => Some(stalling().map_err(Error::Stall)?),
+            };
+            Ok((name, Host { number, namespace: None, power: Power::Off, stalling }))
+        };
+        let hosts = Addresses::hosts(folder.record().nodes).map(host).collect::<Result<_, _>>()?;
         let mut cluster = Self { folder, program, arguments, wires, hosts, starter: Starter::new()? };
         for name in cluster.hosts() {
             cluster.power_on(&name).await?;
@@ -252,8 +279,9 @@ impl Cluster {
         let folder = real(&self.folder.host(name));
         let mut arguments = self.arguments.clone();
         arguments.extend(["--config".into(), self.folder.config_file(name).into()]);
-        let child = self
-            .starter
+        let stalling = self.hosts.get(name).and_then(|host| host.stalling.as_ref());
+        let child = stalling
+            .map_or(&self.starter, |(starter, _)| starter)
             .start(HostProcess {
                 name: name.into(),
                 program: self.program.clone(),
@@ -367,6 +395,12 @@ impl Drop for Cluster {
             tracing::warn!(%error, "pods are left of a host");
         }
     }
+}
+
+/// A thread to start a host from whose syncs wait for an answer, and what answers them.
+fn stalling() -> std::io::Result<(Starter, Syncs)> {
+    let (starter, listener) = Starter::after(stall::ask_before_syncs)?;
+    Ok((starter, Syncs::answered(listener)?))
 }
 
 /// As processes know a folder.

@@ -20,13 +20,14 @@ mod process;
 mod relay;
 mod running;
 mod single_thread;
+mod stall;
 mod switch;
 mod tree;
 mod watch;
 mod who_has;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
-pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
+pub use cluster::{Cluster, Cut, Disks, Error as ClusterError, Net, Options};
 pub use detach::{Error as DetachError, Front, split_off};
 pub use ferry::{Crossing, Ferry};
 pub use folder::{ClusterPlan, ClusterRecord, Error as FolderError, Folder};

@@ -69,13 +69,26 @@ pub struct Starter {
 impl Starter {
     /// Starts the thread.
     pub fn new() -> io::Result<Self> {
+        Ok(Self::after(|| Ok(()))?.0)
+    }
+
+    /// Starts the thread, which does `first` before all else: all hosts that it starts inherit what becomes of it by that.
+    pub fn after<T: Send + 'static>(
+        first: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<(Self, T)> {
         let (jobs, received) = mpsc::channel::<Job>();
+        let (sender, done) = mpsc::channel();
         tasks::thread("power", info_span!("power"), move || {
-            while let Ok(job) = received.recv() {
+            let outcome = first();
+            let is_ready = outcome.is_ok();
+            // It is waited for.
+            let _ = sender.send(outcome);
+            while is_ready && let Ok(job) = received.recv() {
                 job();
             }
         })?;
-        Ok(Self { jobs })
+        let made = done.recv().map_err(io::Error::other)??;
+        Ok((Self { jobs }, made))
     }
 
     /// Starts a host's process.

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use config::HostConfig;
-use local::{Cluster, Folder, Island, Lost, Net, NetKind, Options, Permission};
+use local::{Cluster, Disks, Folder, Island, Lost, Net, NetKind, Options, Permission};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -159,7 +159,8 @@ fn as_island(case: fn(Island, &tokio::runtime::Runtime) -> Outcome) -> Outcome {
 fn start(island: Island, folder: &tempfile::TempDir, nodes: usize) -> impl Future<Output = Cluster> {
     let folder = Folder::open_or_create(folder.path(), nodes, NetKind::Netns).expect("a new folder");
     let program = std::env::current_exe().expect("a program knows where it is");
-    let options = Options { folder, program, arguments: vec!["host".into()], net: Net::Netns(island) };
+    let (arguments, net) = (vec!["host".into()], Net::Netns(island));
+    let options = Options { folder, program, arguments, net, disks: Disks::Common };
     async { Cluster::start(options).await.expect("a cluster") }
 }
 

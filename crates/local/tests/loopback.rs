@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use config::HostConfig;
 use local::{
-    AddressKind, Announcement, Cluster, ClusterError, Entry, Folder, Net, NetKind, Options, Protocol,
+    AddressKind, Announcement, Cluster, ClusterError, Disks, Entry, Folder, Net, NetKind, Options, Protocol,
     SwitchAddresses, SwitchError,
 };
 
@@ -137,6 +137,7 @@ fn start(
         program: std::env::current_exe().expect("a program knows where it is"),
         arguments: vec!["host".into(), switch.announcements.to_string().into(), service.to_string().into()],
         net: Net::Loopback(switch),
+        disks: Disks::Common,
     }))
 }
 

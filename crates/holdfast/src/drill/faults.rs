@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 /// The arguments about faults.
 #[derive(clap::Args)]
 pub struct FaultArgs {
-    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap or packet-loss [default: power-off]
+    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss or slow-disk [default: power-off]
     #[arg(long, value_name = "FAULT", value_parser = kind)]
     fault: Option<Kind>,
     /// To which: leader, vip, follower, the NAME of a host, or each, one after the other [default: leader]
@@ -36,7 +36,10 @@ pub struct FaultArgs {
     /// How long a link that flaps takes to go down and up again [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = short)]
     period: Option<Duration>,
-    /// How long flap and packet-loss last [default: 10s]
+    /// How much longer each sync takes on a slow disk [default: 200ms]
+    #[arg(long, value_name = "TIME", value_parser = short)]
+    stall: Option<Duration>,
+    /// How long flap, packet-loss and slow-disk last [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = long)]
     lasts: Option<Duration>,
 }
@@ -60,14 +63,26 @@ enum Kind {
     OneWay,
     Flap,
     PacketLoss,
+    SlowDisk,
 }
 
 impl FaultArgs {
     /// Whether none of them was given but how often.
     pub fn are_untouched(&self) -> bool {
-        let FaultArgs { fault, target, runs: _, time, rolling_restart, pause, way, loss, period, lasts } =
-            self;
-        let given = [pause, period, lasts, time].iter().any(|time| time.is_some());
+        let FaultArgs {
+            fault,
+            target,
+            runs: _,
+            time,
+            rolling_restart,
+            pause,
+            way,
+            loss,
+            period,
+            stall,
+            lasts,
+        } = self;
+        let given = [pause, period, stall, lasts, time].iter().any(|time| time.is_some());
         !(fault.is_some() || target.is_some() || *rolling_restart || way.is_some() || loss.is_some() || given)
     }
 
@@ -78,11 +93,12 @@ impl FaultArgs {
     pub fn fault(&self) -> anyhow::Result<Fault> {
         let kind = self.fault.unwrap_or(Kind::PowerOff);
         for (name, is_given, of) in [
-            ("--pause", self.pause.is_some(), [Kind::Pause, Kind::Pause]),
-            ("--way", self.way.is_some(), [Kind::OneWay, Kind::OneWay]),
-            ("--loss", self.loss.is_some(), [Kind::PacketLoss, Kind::PacketLoss]),
-            ("--period", self.period.is_some(), [Kind::Flap, Kind::Flap]),
-            ("--lasts", self.lasts.is_some(), [Kind::Flap, Kind::PacketLoss]),
+            ("--pause", self.pause.is_some(), &[Kind::Pause][..]),
+            ("--way", self.way.is_some(), &[Kind::OneWay]),
+            ("--loss", self.loss.is_some(), &[Kind::PacketLoss]),
+            ("--period", self.period.is_some(), &[Kind::Flap]),
+            ("--stall", self.stall.is_some(), &[Kind::SlowDisk]),
+            ("--lasts", self.lasts.is_some(), &[Kind::Flap, Kind::PacketLoss, Kind::SlowDisk]),
         ] {
             ensure!(!is_given || of.contains(&kind), "{name} belongs to another --fault");
         }
@@ -105,6 +121,9 @@ impl FaultArgs {
                 Fault::Flap { period, lasts }
             }
             Kind::PacketLoss => Fault::PacketLoss { percent: self.loss.unwrap_or(5), lasts },
+            Kind::SlowDisk => {
+                Fault::SlowDisk { stall: self.stall.unwrap_or(Duration::from_millis(200)), lasts }
+            }
         })
     }
 
@@ -141,13 +160,14 @@ fn kind(text: &str) -> Result<Kind, String> {
         "one-way" => Ok(Kind::OneWay),
         "flap" => Ok(Kind::Flap),
         "packet-loss" => Ok(Kind::PacketLoss),
-        "slow-disk" | "full-disk" => {
+        "slow-disk" => Ok(Kind::SlowDisk),
+        "full-disk" => {
             Err("the hosts of a drill are on one machine, and have its disk in common: none has one of its own to spoil".into())
         }
         component if component.starts_with("component:") => {
             Err("a host of Holdfast is one program, of which no part ends alone: take process-kill or pause".into())
         }
-        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss".into()),
+        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk".into()),
     }
 }
 
@@ -215,6 +235,11 @@ mod tests {
                 "--fault packet-loss --loss 20 --lasts 10m",
                 Fault::PacketLoss { percent: 20, lasts: seconds(600) },
             ),
+            ("--fault slow-disk", Fault::SlowDisk { stall: Duration::from_millis(200), lasts: seconds(10) }),
+            (
+                "--fault slow-disk --stall 1s --lasts 10m",
+                Fault::SlowDisk { stall: seconds(1), lasts: seconds(600) },
+            ),
             ("--rolling-restart", Fault::Restart),
         ] {
             assert_eq!(read(line).unwrap().fault().unwrap(), fault, "{line}");
@@ -224,7 +249,6 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused_with_its_reason() {
         for (line, why) in [
-            ("--fault slow-disk", "its disk in common"),
             ("--fault full-disk", "its disk in common"),
             ("--fault component:scheduler", "one program"),
             ("--fault earthquake", "none of power-off"),
@@ -238,7 +262,12 @@ mod tests {
             let error = read(line).map(|_| ()).unwrap_err();
             assert!(error.contains(why), "{line}: {error}");
         }
-        for line in ["--pause 3s", "--fault pause --lasts 3s", "--fault flap --period 2s --lasts 1s"] {
+        for line in [
+            "--pause 3s",
+            "--fault pause --lasts 3s",
+            "--fault pause --stall 1s",
+            "--fault flap --period 2s --lasts 1s",
+        ] {
             assert!(read(line).unwrap().fault().is_err(), "{line}");
         }
     }

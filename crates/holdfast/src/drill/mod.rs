@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drill::{Fault, Target};
-use local::{Addresses, Cluster, Front, Options};
+use local::{Addresses, Cluster, Disks, Front, Options};
 use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
@@ -48,7 +48,7 @@ enum Runtime {
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --fault slow-disk --stall 200ms --lasts 10m\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
 )]
 pub struct Args {
     /// What to do to the cluster
@@ -242,6 +242,10 @@ async fn hold(
         program: ground::program()?,
         arguments: LogFormat::default().host_arguments(),
         net: ground.net,
+        disks: match options.fault {
+            Fault::SlowDisk { .. } => Disks::Stalling,
+            _ => Disks::Common,
+        },
     };
     let _ways_to_etcd = ground::open(ground.crossings)?;
     let cluster = Cluster::start(start).await?;

@@ -80,6 +80,15 @@ impl Cluster {
         Ok(cut)
     }
 
+    /// From now on each sync of a host, and of all that runs on it, waits this long before it begins. [`Duration::ZERO`] ends that; what waits then does
+    /// so to its end.
+    pub fn stall(&mut self, name: &str, time: Duration) -> Result<Cut, Error> {
+        let (_, syncs) = self.host(name)?.stalling.as_ref().ok_or(Error::NoStalls)?;
+        let cut = Cut::now();
+        syncs.wait(time);
+        Ok(cut)
+    }
+
     fn signal(&mut self, name: &str, signal: Signal) -> Result<(), Error> {
         self.host(name)?;
         let pid = self.pid(name).ok_or_else(|| Error::Off(name.into()))?;
