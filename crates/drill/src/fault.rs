@@ -54,6 +54,12 @@ pub enum Fault {
         #[serde(rename = "lasts_ms", serialize_with = "as_ms")]
         lasts: Duration,
     },
+    /// Its disk has no room left.
+    FullDisk {
+        /// How long.
+        #[serde(rename = "lasts_ms", serialize_with = "as_ms")]
+        lasts: Duration,
+    },
     /// Its program is asked to end, as for a reboot that somebody planned, and is started again at once.
     Restart,
     /// What a command of the user's own does to it.
@@ -93,6 +99,7 @@ impl Fault {
             Fault::Flap { .. } => "flap",
             Fault::PacketLoss { .. } => "packet-loss",
             Fault::SlowDisk { .. } => "slow-disk",
+            Fault::FullDisk { .. } => "full-disk",
             Fault::Restart => "restart",
             Fault::Command => "command",
         }
@@ -102,7 +109,9 @@ impl Fault {
     pub(crate) fn changes(self) -> impl Iterator<Item = (Duration, Act)> {
         let (turns, between) = match self {
             Fault::Pause { time } => (1, time),
-            Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } => (1, lasts),
+            Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } | Fault::FullDisk { lasts } => {
+                (1, lasts)
+            }
             Fault::Restart => (1, Duration::ZERO),
             Fault::Flap { period, lasts } => {
                 let whole = (lasts.as_micros() / period.as_micros().max(1)).max(1);
@@ -122,9 +131,10 @@ impl Fault {
     pub(crate) fn lasts(self) -> Duration {
         match self {
             Fault::Pause { time } => time,
-            Fault::Flap { lasts, .. } | Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } => {
-                lasts
-            }
+            Fault::Flap { lasts, .. }
+            | Fault::PacketLoss { lasts, .. }
+            | Fault::SlowDisk { lasts, .. }
+            | Fault::FullDisk { lasts } => lasts,
             _ => Duration::ZERO,
         }
     }
@@ -173,6 +183,7 @@ impl Fault {
             Fault::Flap { .. } => "link-up",
             Fault::PacketLoss { .. } => "packet-loss-over",
             Fault::SlowDisk { .. } => "slow-disk-over",
+            Fault::FullDisk { .. } => "full-disk-over",
             Fault::Restart => "restarted",
             Fault::Command => "restore-command",
         }
@@ -196,6 +207,7 @@ impl Fault {
             Fault::SlowDisk { stall, lasts } => {
                 format!("slow disk, each sync {} longer, for {}", short(stall), short(lasts))
             }
+            Fault::FullDisk { lasts } => format!("full disk for {}", short(lasts)),
             Fault::Restart => "planned restart".into(),
             Fault::Command => "cut by command".into(),
         }
@@ -232,6 +244,7 @@ impl Fault {
             Fault::SlowDisk { stall, lasts } => {
                 format!("each sync of its disk will take {} longer for {}", short(stall), short(lasts))
             }
+            Fault::FullDisk { lasts } => format!("its disk will have no room left for {}", short(lasts)),
             Fault::Restart => "it will be asked to end, and be started again".into(),
             Fault::Command => "the command for the cut will be run".into(),
         }
@@ -259,6 +272,7 @@ impl Fault {
             Fault::Flap { .. } => "its link comes and goes",
             Fault::PacketLoss { .. } => "packets are lost",
             Fault::SlowDisk { .. } => "its disk stalls",
+            Fault::FullDisk { .. } => "its disk is full",
             Fault::Restart => "restarts",
             Fault::Command => "cut by command",
         }
@@ -324,6 +338,8 @@ mod tests {
             (Fault::PacketLoss { percent: 5, lasts }, false),
             (Fault::SlowDisk { stall: ms(200), lasts }, false),
             (Fault::SlowDisk { stall: ms(1001), lasts }, true),
+            // Hosts under pressure evict pods.
+            (Fault::FullDisk { lasts }, true),
         ] {
             assert_eq!(fault.may_cost_pods(), may, "{fault:?}");
         }
@@ -339,8 +355,10 @@ mod tests {
         assert_eq!(json(loss), json!({"fault": "packet-loss", "percent": 5, "lasts_ms": 10_000}));
         let slow = Fault::SlowDisk { stall: ms(200), lasts: ms(10_000) };
         assert_eq!(json(slow), json!({"fault": "slow-disk", "stall_ms": 200, "lasts_ms": 10_000}));
+        let full = Fault::FullDisk { lasts: ms(10_000) };
+        assert_eq!(json(full), json!({"fault": "full-disk", "lasts_ms": 10_000}));
         use Fault::{Command, Partition, PowerOff, ProcessKill, Restart};
-        for fault in [PowerOff, ProcessKill, Partition, Restart, Command, loss, slow] {
+        for fault in [PowerOff, ProcessKill, Partition, Restart, Command, loss, slow, full] {
             assert_eq!(json(fault)["fault"], fault.name(), "one name in both places");
         }
     }

@@ -18,6 +18,8 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
         "packet-loss-over" => "no more packets are lost".into(),
         "slow-disk" => "disk stalls from here on".into(),
         "slow-disk-over" => "disk stalls no more".into(),
+        "full-disk" => "no room left on the disk".into(),
+        "full-disk-over" => "room on the disk again".into(),
         "restart" => "asked to end".into(),
         "restarted" => "ended, and is started again".into(),
         "command" => "cut by command".into(),

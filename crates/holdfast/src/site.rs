@@ -133,6 +133,7 @@ impl drill::Site for LocalSite {
                 Fault::Flap { .. } => cluster.link_down(host).await?,
                 Fault::PacketLoss { percent, .. } => cluster.lose(host, Lost::Both, percent)?,
                 Fault::SlowDisk { stall, .. } => cluster.stall(host, stall)?,
+                Fault::FullDisk { .. } => cluster.fill(host).await?,
                 Fault::Restart => cluster.shut_down(host, ENDING).await?,
                 Fault::Command => anyhow::bail!("there is no command"),
             };
@@ -153,6 +154,7 @@ impl drill::Site for LocalSite {
                 Fault::Pause { .. } => cluster.resume(host)?,
                 Fault::Flap { .. } => cluster.link_up(host).await?,
                 Fault::SlowDisk { .. } => cluster.stall(host, Duration::ZERO)?,
+                Fault::FullDisk { .. } => cluster.empty(host).await?,
                 Fault::Partition | Fault::OneWay { .. } | Fault::PacketLoss { .. } => {
                     cluster.lose_nothing(host)?
                 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use tracing::debug_span;
 
 use crate::addresses::{Addresses, NetKind};
+use crate::disks::Disks;
 use crate::folder::Folder;
 use crate::island::Island;
 use crate::power::{Power, Running};
@@ -54,6 +55,17 @@ pub enum Error {
         "can't have the hosts' disks stall: {0}; that needs Linux 5.5 or newer, with filters of system calls (CONFIG_SECCOMP_FILTER)"
     )]
     Stall(std::io::Error),
+    /// No disk of this cluster can be filled.
+    #[error("the hosts have no disks of their own that could be filled")]
+    NoOwnDisks,
+    /// A disk can't be filled, or emptied.
+    #[error("can't fill or empty the disk of host {host}: {why}")]
+    Fill {
+        /// The host.
+        host: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
     /// The switch.
     #[error(transparent)]
     Switch(#[from] switch::Error),
@@ -94,15 +106,6 @@ impl Net {
             Self::Loopback(_) => NetKind::Loopback,
         }
     }
-}
-
-/// What the hosts' folders lie on.
-#[derive(Debug)]
-pub enum Disks {
-    /// This machine's disk, for all of them.
-    Common,
-    /// The same; but each host's syncs can be held up ([`Cluster::stall`]). In healthy times that costs a sync two switches of processes.
-    Stalling,
 }
 
 /// What a cluster is started with.
@@ -158,6 +161,8 @@ pub struct Cluster {
     wires: Wires,
     hosts: BTreeMap<String, Host>,
     starter: Starter,
+    /// Held: what is mounted goes with it, after all that runs there.
+    disks: Disks,
 }
 
 impl Cluster {
@@ -173,13 +178,13 @@ impl Cluster {
         };
         let host = |(number, name): (u8, String)| -> Result<_, Error> {
             let stalling = match disks {
-                Disks::Common => None,
+                Disks::Common | Disks::Own(_) => None,
                 Disks::Stalling => Some(stalling().map_err(Error::Stall)?),
             };
             Ok((name, Host { number, namespace: None, power: Power::Off, stalling }))
         };
         let hosts = Addresses::hosts(folder.record().nodes).map(host).collect::<Result<_, _>>()?;
-        let mut cluster = Self { folder, program, arguments, wires, hosts, starter: Starter::new()? };
+        let mut cluster = Self { folder, program, arguments, wires, hosts, starter: Starter::new()?, disks };
         for name in cluster.hosts() {
             cluster.power_on(&name).await?;
         }

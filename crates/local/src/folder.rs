@@ -225,7 +225,7 @@ impl Folder {
             static_pods: self.record.static_pods.clone(),
             runtime: self.record.runtime.clone(),
             vrrp: Default::default(),
-            data_dir: home.join("data"),
+            data_dir: self.data(&name),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),
             datastore: self.record.datastore.clone().map(|datastore| Datastore {
@@ -255,6 +255,11 @@ impl Folder {
     /// The folder of a host.
     pub fn host(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The folder of a host's data: its state, and its pods.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.host(name).join("data")
     }
 
     /// The configuration of a host.

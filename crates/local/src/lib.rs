@@ -1,12 +1,13 @@
 //! A whole cluster on one machine: its folder, its hosts as processes, the links and the switch between them,
 //! and their power. With network namespaces every host has a link of its own that can be cut; on loopback the
 //! hosts are ordinary processes on 127.0.0.0/8, this process stands for the switch, and a cut freezes a host
-//! with all that runs on it. Order matters at the start of a program: [`split_off`], [`stand_guard`] and
-//! [`Island::enter`] come first, in this order, while the process has one thread.
+//! with all that runs on it. Order matters at the start of a program: [`split_off`], [`stand_guard`],
+//! [`Island::enter`] and [`OwnDisks::mount`] come first, in this order, while the process has one thread.
 
 mod addresses;
 mod cluster;
 mod detach;
+mod disks;
 mod ferry;
 mod folder;
 mod guard;
@@ -27,8 +28,9 @@ mod watch;
 mod who_has;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
-pub use cluster::{Cluster, Cut, Disks, Error as ClusterError, Net, Options};
+pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
 pub use detach::{Error as DetachError, Front, split_off};
+pub use disks::{Disks, Error as DisksError, OwnDisks};
 pub use ferry::{Crossing, Ferry};
 pub use folder::{ClusterPlan, ClusterRecord, Error as FolderError, Folder};
 pub use guard::{Error as GuardError, stand_guard};

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use config::HostConfig;
-use local::{Cluster, Disks, Folder, Island, Lost, Net, NetKind, Options, Permission};
+use local::{Cluster, Disks, Folder, Island, Lost, Net, NetKind, Options, OwnDisks, Permission};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -19,12 +19,13 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Case = (&'static str, fn() -> Outcome);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("a_cut_host_is_silent_and_comes_back", || as_island(cut_and_return)),
     ("hosts_reach_each_other_and_have_their_own_loopback", || as_island(hosts_reach_each_other)),
     ("a_listener_bound_before_is_reached_from_the_machine", forwarded),
     ("packets_are_lost_between_hosts_and_nowhere_else", || as_island(packets_are_lost)),
     ("a_program_is_stopped_killed_and_shut_down", || as_island(stopped_killed_shut_down)),
+    ("a_disk_of_a_host_s_own_is_filled_and_emptied", disk_filled),
     ("nothing_is_left_after_stop_or_drop", || as_island(nothing_left)),
     ("a_second_thread_is_noticed", second_thread),
 ];
@@ -269,6 +270,42 @@ fn stopped_killed_shut_down(island: Island, runtime: &tokio::runtime::Runtime) -
     runtime.block_on(cluster.power_on("n1"))?;
     connect(first)?;
     runtime.block_on(cluster.stop())?;
+    Ok(())
+}
+
+/// As `drill` does: the disks are mounted while there is one thread.
+fn disk_filled() -> Outcome {
+    let island = Island::enter()?;
+    let temporary = tempfile::tempdir()?;
+    let folder = Folder::open_or_create(temporary.path(), 2, NetKind::Netns)?;
+    let disks = Disks::Own(OwnDisks::mount(&folder, 8 << 20)?);
+    let [own, others] = ["n1", "n2"].map(|name| folder.host(name).join("data/file"));
+    let (program, arguments) = (std::env::current_exe()?, vec!["host".into()]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let options = Options { folder, program, arguments, net: Net::Netns(island), disks };
+    let mut cluster = runtime.block_on(Cluster::start(options))?;
+    let first = address(&cluster, 1);
+    connect(first)?;
+    let is_full = || {
+        let refused = std::fs::write(&own, "x").err().map(|error| error.kind());
+        refused == Some(std::io::ErrorKind::StorageFull)
+    };
+    std::fs::write(own.with_extension("before"), "x")?;
+    runtime.block_on(cluster.fill("n1"))?;
+    assert!(is_full());
+    std::fs::write(&others, "x")?;
+    runtime.block_on(cluster.kill("n1"))?;
+    runtime.block_on(cluster.power_on("n1"))?;
+    connect(first)?;
+    assert!(is_full(), "a disk outlives a host's process");
+    runtime.block_on(cluster.empty("n1"))?;
+    assert!(!is_full());
+    let pid = cluster.pid("n1").ok_or("n1 has no process")?;
+    let seen = std::fs::read_to_string(format!("/proc/{pid}/root{}", own.display()))?;
+    assert_eq!(seen, "x", "the host has that disk, too");
+    runtime.block_on(cluster.stop())?;
+    // What is mounted could not be removed.
+    temporary.close()?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 /// The arguments about faults.
 #[derive(clap::Args)]
 pub struct FaultArgs {
-    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss or slow-disk [default: power-off]
+    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk or full-disk [default: power-off]
     #[arg(long, value_name = "FAULT", value_parser = kind)]
     fault: Option<Kind>,
     /// To which: leader, vip, follower, the NAME of a host, or each, one after the other [default: leader]
@@ -39,7 +39,7 @@ pub struct FaultArgs {
     /// How much longer each sync takes on a slow disk [default: 200ms]
     #[arg(long, value_name = "TIME", value_parser = short)]
     stall: Option<Duration>,
-    /// How long flap, packet-loss and slow-disk last [default: 10s]
+    /// How long flap, packet-loss, slow-disk and full-disk last [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = long)]
     lasts: Option<Duration>,
 }
@@ -64,6 +64,7 @@ enum Kind {
     Flap,
     PacketLoss,
     SlowDisk,
+    FullDisk,
 }
 
 impl FaultArgs {
@@ -98,7 +99,11 @@ impl FaultArgs {
             ("--loss", self.loss.is_some(), &[Kind::PacketLoss]),
             ("--period", self.period.is_some(), &[Kind::Flap]),
             ("--stall", self.stall.is_some(), &[Kind::SlowDisk]),
-            ("--lasts", self.lasts.is_some(), &[Kind::Flap, Kind::PacketLoss, Kind::SlowDisk]),
+            (
+                "--lasts",
+                self.lasts.is_some(),
+                &[Kind::Flap, Kind::PacketLoss, Kind::SlowDisk, Kind::FullDisk],
+            ),
         ] {
             ensure!(!is_given || of.contains(&kind), "{name} belongs to another --fault");
         }
@@ -124,6 +129,7 @@ impl FaultArgs {
             Kind::SlowDisk => {
                 Fault::SlowDisk { stall: self.stall.unwrap_or(Duration::from_millis(200)), lasts }
             }
+            Kind::FullDisk => Fault::FullDisk { lasts },
         })
     }
 
@@ -161,13 +167,11 @@ fn kind(text: &str) -> Result<Kind, String> {
         "flap" => Ok(Kind::Flap),
         "packet-loss" => Ok(Kind::PacketLoss),
         "slow-disk" => Ok(Kind::SlowDisk),
-        "full-disk" => {
-            Err("the hosts of a drill are on one machine, and have its disk in common: none has one of its own to spoil".into())
-        }
+        "full-disk" => Ok(Kind::FullDisk),
         component if component.starts_with("component:") => {
             Err("a host of Holdfast is one program, of which no part ends alone: take process-kill or pause".into())
         }
-        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk".into()),
+        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk, full-disk".into()),
     }
 }
 
@@ -240,6 +244,7 @@ mod tests {
                 "--fault slow-disk --stall 1s --lasts 10m",
                 Fault::SlowDisk { stall: seconds(1), lasts: seconds(600) },
             ),
+            ("--fault full-disk --lasts 30s", Fault::FullDisk { lasts: seconds(30) }),
             ("--rolling-restart", Fault::Restart),
         ] {
             assert_eq!(read(line).unwrap().fault().unwrap(), fault, "{line}");
@@ -249,7 +254,6 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused_with_its_reason() {
         for (line, why) in [
-            ("--fault full-disk", "its disk in common"),
             ("--fault component:scheduler", "one program"),
             ("--fault earthquake", "none of power-off"),
             ("--target worker", "take follower"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drill::{Fault, Target};
-use local::{Addresses, Cluster, Disks, Front, Options};
+use local::{Addresses, Cluster, Disks, Front, Options, OwnDisks};
 use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
@@ -25,6 +25,8 @@ mod elsewhere;
 mod faults;
 
 const NODES: usize = 3;
+/// The size of a disk that can be filled, in bytes: of memory, as far as there is something on it.
+const DISK: u64 = 512 << 20;
 
 /// What a drill does to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,7 +50,7 @@ enum Runtime {
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --fault slow-disk --stall 200ms --lasts 10m\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --fault slow-disk --stall 200ms --lasts 10m\n  holdfast drill --fault full-disk\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
 )]
 pub struct Args {
     /// What to do to the cluster
@@ -180,6 +182,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         passes: true,
     };
     let ground = Ground::prepare(temporary.path(), wish)?;
+    // Before anything lies there.
+    let disks = match fault {
+        Fault::SlowDisk { .. } => Disks::Stalling,
+        Fault::FullDisk { .. } => Disks::Own(OwnDisks::mount(&ground.folder, DISK)?),
+        _ => Disks::Common,
+    };
     if in_containers {
         let image = tempfile::tempdir_in(temporary.path())?;
         own_image::make(image.path(), &ground::program()?)?;
@@ -189,7 +197,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     // Only what somebody else has written is asked as its owner asks it.
     options.kubeconfig_file = own.is_none().then(|| ground.folder.path().join("kubeconfig"));
-    ground::runtime()?.block_on(hold(ground, args.scenario, &options, findings, front, temporary))
+    let ground = (temporary, ground, disks);
+    ground::runtime()?.block_on(hold(ground, args.scenario, &options, findings, front))
 }
 
 /// Holds the drill in a cluster that is there already.
@@ -226,12 +235,12 @@ async fn measure(
 }
 
 async fn hold(
-    ground: Ground,
+    // The last goes first: what is mounted in the folder keeps it from being removed.
+    (temporary, ground, disks): (TempDir, Ground, Disks),
     scenario: Scenario,
     options: &drill::Options,
     findings: Findings,
     front: Option<Front>,
-    temporary: TempDir,
 ) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let api = ground.folder.addresses().api();
@@ -242,10 +251,7 @@ async fn hold(
         program: ground::program()?,
         arguments: LogFormat::default().host_arguments(),
         net: ground.net,
-        disks: match options.fault {
-            Fault::SlowDisk { .. } => Disks::Stalling,
-            _ => Disks::Common,
-        },
+        disks,
     };
     let _ways_to_etcd = ground::open(ground.crossings)?;
     let cluster = Cluster::start(start).await?;

@@ -1,13 +1,18 @@
 //! What can be done to a host beside cutting its power.
 
+use std::io;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Cluster, Cut, Error, Wires, stop};
+use super::{Cluster, Cut, Error, Wires, on_a_thread, stop};
+use crate::disks::{Ballast, Disks};
 use crate::link::Bridge;
 use crate::loss::Lost;
+
+/// How much room is left on a disk when its last part is filled, with which the fault begins, in bytes.
+const LAST: u64 = 4 << 20;
 
 impl Cluster {
     /// Kills a host's program and nothing else: its pods go on, and the kernel of the host does. [`Cluster::power_on`] starts it again.
@@ -87,6 +92,31 @@ impl Cluster {
         let cut = Cut::now();
         syncs.wait(time);
         Ok(cut)
+    }
+
+    /// Fills a host's disk to the last byte, until [`Cluster::empty`].
+    pub async fn fill(&mut self, name: &str) -> Result<Cut, Error> {
+        let ballast = self.ballast(name)?;
+        let filling = on_a_thread(move || -> io::Result<Cut> {
+            ballast.fill(LAST)?;
+            let cut = Cut::now();
+            ballast.fill(0)?;
+            Ok(cut)
+        });
+        filling.await?.map_err(|why| Error::Fill { host: name.into(), why })
+    }
+
+    /// Takes away from a host's disk what [`Cluster::fill`] put there.
+    pub async fn empty(&mut self, name: &str) -> Result<Cut, Error> {
+        let ballast = self.ballast(name)?;
+        let cut = Cut::now();
+        let emptied = on_a_thread(move || ballast.remove()).await?;
+        emptied.map(|()| cut).map_err(|why| Error::Fill { host: name.into(), why })
+    }
+
+    fn ballast(&self, name: &str) -> Result<Ballast, Error> {
+        let Disks::Own(disks) = &self.disks else { return Err(Error::NoOwnDisks) };
+        disks.ballast(name).ok_or_else(|| Error::NoHost(name.into()))
     }
 
     fn signal(&mut self, name: &str, signal: Signal) -> Result<(), Error> {
