@@ -58,7 +58,7 @@ fn check_fault(args: &[&str], held_twice: u64) -> Option<Value> {
     assert!(twice <= held_twice && output.status.success() == (twice == 0), "{printed}");
     let run = &report["runs"][0];
     for shown in [&report, run] {
-        assert_eq!(shown["fault"], args[1], "{report}");
+        assert_eq!(shown["fault"], args[1].split(':').next().unwrap(), "{report}");
     }
     for clock in ["api", "service"] {
         assert!(run[clock]["asked"].as_u64() > Some(20), "{clock} was hardly asked: {run}");
@@ -131,6 +131,29 @@ fn a_leaders_disk_is_full_for_a_while() {
     }
 }
 
+/// Kills all processes of one kind that the leader has beside its program: no pod is replaced for that.
+fn check_component(name: &str) {
+    let fault = format!("component:{name}");
+    let Some(report) = check_fault(&["--fault", &fault], 0) else { return };
+    assert_eq!(report["component"], name, "{report}");
+    assert!(tells(&report, "component-killed") && tells(&report, "as-declared"), "{report}");
+}
+
+#[test]
+fn the_keeper_of_a_leaders_addresses_is_killed() {
+    check_component("address-keeper");
+}
+
+#[test]
+fn the_shims_of_a_leaders_pods_are_killed() {
+    check_component("shim");
+}
+
+#[test]
+fn the_keepers_of_a_leaders_pods_are_killed() {
+    check_component("pod-keeper");
+}
+
 #[tokio::test]
 async fn a_cluster_elsewhere_is_broken_by_commands() {
     let cluster = Cluster::up().await;
@@ -163,7 +186,8 @@ async fn a_cluster_elsewhere_is_broken_by_commands() {
 #[test]
 fn faults_that_cannot_be_had_are_refused() {
     for (args, why) in [
-        (&["--fault", "component:scheduler"][..], "one program"),
+        (&["--fault", "component:scheduler"][..], "it has address-keeper, shim, pod-keeper"),
+        (&["--fault", "component:pod-keeper"], "add --workload statefulset"),
         (&["--target", "worker"], "take follower"),
         (&["--scenario", "rollout", "--fault", "pause"], "knows no other fault"),
         (&["--cut", "true {node}"], "--kubeconfig"),

@@ -60,6 +60,11 @@ pub enum Fault {
         #[serde(rename = "lasts_ms", serialize_with = "as_ms")]
         lasts: Duration,
     },
+    /// A process that it has beside its program is killed, or all of the kind. Whether there is another one is the host's affair.
+    Component {
+        /// Which, by the site's name.
+        component: &'static str,
+    },
     /// Its program is asked to end, as for a reboot that somebody planned, and is started again at once.
     Restart,
     /// What a command of the user's own does to it.
@@ -100,6 +105,7 @@ impl Fault {
             Fault::PacketLoss { .. } => "packet-loss",
             Fault::SlowDisk { .. } => "slow-disk",
             Fault::FullDisk { .. } => "full-disk",
+            Fault::Component { .. } => "component",
             Fault::Restart => "restart",
             Fault::Command => "command",
         }
@@ -112,7 +118,7 @@ impl Fault {
             Fault::PacketLoss { lasts, .. } | Fault::SlowDisk { lasts, .. } | Fault::FullDisk { lasts } => {
                 (1, lasts)
             }
-            Fault::Restart => (1, Duration::ZERO),
+            Fault::Restart | Fault::Component { .. } => (1, Duration::ZERO),
             Fault::Flap { period, lasts } => {
                 let whole = (lasts.as_micros() / period.as_micros().max(1)).max(1);
                 (u32::try_from(whole * 2 - 1).unwrap_or(u32::MAX), period / 2)
@@ -155,7 +161,7 @@ impl Fault {
             Fault::Pause { time } => time > SHORT,
             Fault::Flap { period, .. } => period / 2 > SHORT,
             Fault::SlowDisk { stall, .. } => stall > SHORT,
-            Fault::PacketLoss { .. } => false,
+            Fault::PacketLoss { .. } | Fault::Component { .. } => false,
             _ => true,
         }
     }
@@ -169,6 +175,7 @@ impl Fault {
     pub(crate) fn broken(self) -> &'static str {
         match self {
             Fault::Flap { .. } => "link-down",
+            Fault::Component { .. } => "component-killed",
             other => other.name(),
         }
     }
@@ -184,6 +191,7 @@ impl Fault {
             Fault::PacketLoss { .. } => "packet-loss-over",
             Fault::SlowDisk { .. } => "slow-disk-over",
             Fault::FullDisk { .. } => "full-disk-over",
+            Fault::Component { .. } => "component-left",
             Fault::Restart => "restarted",
             Fault::Command => "restore-command",
         }
@@ -208,6 +216,7 @@ impl Fault {
                 format!("slow disk, each sync {} longer, for {}", short(stall), short(lasts))
             }
             Fault::FullDisk { lasts } => format!("full disk for {}", short(lasts)),
+            Fault::Component { component } => format!("{component} killed"),
             Fault::Restart => "planned restart".into(),
             Fault::Command => "cut by command".into(),
         }
@@ -245,6 +254,7 @@ impl Fault {
                 format!("each sync of its disk will take {} longer for {}", short(stall), short(lasts))
             }
             Fault::FullDisk { lasts } => format!("its disk will have no room left for {}", short(lasts)),
+            Fault::Component { component } => format!("what it has of {component} will be killed"),
             Fault::Restart => "it will be asked to end, and be started again".into(),
             Fault::Command => "the command for the cut will be run".into(),
         }
@@ -273,6 +283,7 @@ impl Fault {
             Fault::PacketLoss { .. } => "packets are lost",
             Fault::SlowDisk { .. } => "its disk stalls",
             Fault::FullDisk { .. } => "its disk is full",
+            Fault::Component { .. } => "a process of it is killed",
             Fault::Restart => "restarts",
             Fault::Command => "cut by command",
         }
@@ -338,6 +349,7 @@ mod tests {
             (Fault::PacketLoss { percent: 5, lasts }, false),
             (Fault::SlowDisk { stall: ms(200), lasts }, false),
             (Fault::SlowDisk { stall: ms(1001), lasts }, true),
+            (Fault::Component { component: "shim" }, false),
             // Hosts under pressure evict pods.
             (Fault::FullDisk { lasts }, true),
         ] {
@@ -357,8 +369,10 @@ mod tests {
         assert_eq!(json(slow), json!({"fault": "slow-disk", "stall_ms": 200, "lasts_ms": 10_000}));
         let full = Fault::FullDisk { lasts: ms(10_000) };
         assert_eq!(json(full), json!({"fault": "full-disk", "lasts_ms": 10_000}));
+        let component = Fault::Component { component: "shim" };
+        assert_eq!(json(component), json!({"fault": "component", "component": "shim"}));
         use Fault::{Command, Partition, PowerOff, ProcessKill, Restart};
-        for fault in [PowerOff, ProcessKill, Partition, Restart, Command, loss, slow, full] {
+        for fault in [PowerOff, ProcessKill, Partition, Restart, Command, loss, slow, full, component] {
             assert_eq!(json(fault)["fault"], fault.name(), "one name in both places");
         }
     }

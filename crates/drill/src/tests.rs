@@ -317,6 +317,7 @@ async fn a_fault_that_passes_by_ends_in_its_time_and_needs_no_new_pod() {
         (Fault::Pause { time: Duration::from_millis(700) }, vec!["pause n1", "healed n1"]),
         (Fault::PacketLoss { percent: 5, lasts }, vec!["packet-loss n1", "healed n1"]),
         (Fault::SlowDisk { stall: period, lasts }, vec!["slow-disk n1", "healed n1"]),
+        (Fault::Component { component: "shim" }, vec!["component n1", "healed n1"]),
         (Fault::FullDisk { lasts }, vec!["full-disk n1", "healed n1"]),
         (Fault::Flap { period, lasts }, vec!["flap n1", "healed n1", "flap n1", "healed n1"]),
         (Fault::Restart, vec!["restart n1", "healed n1"]),

@@ -20,6 +20,8 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
         "slow-disk-over" => "disk stalls no more".into(),
         "full-disk" => "no room left on the disk".into(),
         "full-disk-over" => "room on the disk again".into(),
+        "component-killed" => "a process beside the program killed".into(),
+        "component-left" => "the rest is left to the host".into(),
         "restart" => "asked to end".into(),
         "restarted" => "ended, and is started again".into(),
         "command" => "cut by command".into(),

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use drill::{BoxFuture, Fault, Happening, Held, Memory, Way};
-use local::{Addresses, Cluster, Lost, NetKind, WhoHas};
+use local::{Addresses, Cluster, Component, Lost, NetKind, WhoHas};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -115,6 +116,13 @@ impl drill::Site for LocalSite {
                 Err("on loopback hosts have no links of their own (--net netns, where the machine allows it)"
                     .into())
             }
+            Fault::Component { component }
+                if component == Component::AddressKeeper.name()
+                    && self.net == NetKind::Loopback.to_string() =>
+            {
+                Err("on loopback no process keeps a host's addresses (--net netns, where the machine allows it)"
+                    .into())
+            }
             Fault::Command => Err("commands are for a cluster that runs elsewhere (--kubeconfig)".into()),
             _ => Ok(()),
         }
@@ -134,6 +142,11 @@ impl drill::Site for LocalSite {
                 Fault::PacketLoss { percent, .. } => cluster.lose(host, Lost::Both, percent)?,
                 Fault::SlowDisk { stall, .. } => cluster.stall(host, stall)?,
                 Fault::FullDisk { .. } => cluster.fill(host).await?,
+                Fault::Component { component } => {
+                    let known = Component::named(component);
+                    let known = known.with_context(|| format!("a host has no component {component}"))?;
+                    cluster.kill_component(host, known).await?
+                }
                 Fault::Restart => cluster.shut_down(host, ENDING).await?,
                 Fault::Command => anyhow::bail!("there is no command"),
             };
@@ -155,6 +168,8 @@ impl drill::Site for LocalSite {
                 Fault::Flap { .. } => cluster.link_up(host).await?,
                 Fault::SlowDisk { .. } => cluster.stall(host, Duration::ZERO)?,
                 Fault::FullDisk { .. } => cluster.empty(host).await?,
+                // Another one is the host's own affair.
+                Fault::Component { .. } => return Ok(now()),
                 Fault::Partition | Fault::OneWay { .. } | Fault::PacketLoss { .. } => {
                     cluster.lose_nothing(host)?
                 }

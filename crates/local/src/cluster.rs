@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use tracing::debug_span;
 
 use crate::addresses::{Addresses, NetKind};
+use crate::component::Component;
 use crate::disks::Disks;
 use crate::folder::Folder;
 use crate::island::Island;
@@ -55,6 +56,14 @@ pub enum Error {
         "can't have the hosts' disks stall: {0}; that needs Linux 5.5 or newer, with filters of system calls (CONFIG_SECCOMP_FILTER)"
     )]
     Stall(std::io::Error),
+    /// A process that isn't there can't be killed.
+    #[error("no {} runs on host {host}: {}", .component.name(), .component.whereabouts())]
+    NoComponent {
+        /// The host.
+        host: String,
+        /// Of which kind.
+        component: Component,
+    },
     /// No disk of this cluster can be filled.
     #[error("the hosts have no disks of their own that could be filled")]
     NoOwnDisks,

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod cluster;
+mod component;
 mod detach;
 mod disks;
 mod ferry;
@@ -29,6 +30,7 @@ mod who_has;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
 pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
+pub use component::Component;
 pub use detach::{Error as DetachError, Front, split_off};
 pub use disks::{Disks, Error as DisksError, OwnDisks};
 pub use ferry::{Crossing, Ferry};

@@ -219,6 +219,17 @@ pub fn shims(folder: &Path) -> Vec<i32> {
     processes().unwrap_or_default().into_iter().map(|process| process.pid).filter(is_shim).collect()
 }
 
+/// The first argument of a process; empty where there is none.
+pub fn first_argument(pid: i32) -> Vec<u8> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1).unwrap_or_default().to_vec()
+}
+
+/// The name of a process in the table of processes; empty where there is none.
+pub fn name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
 /// The resident memory of a process in bytes: `VmRSS` in `/proc/PID/status`.
 pub fn resident_memory(pid: i32) -> Option<u64> {
     memory(pid, "VmRSS:")

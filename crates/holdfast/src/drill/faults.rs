@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use drill::{Fault, Target, Way};
 use jiff::SignedDuration;
+use local::Component;
 
 /// The arguments about faults.
 #[derive(clap::Args)]
 pub struct FaultArgs {
-    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk or full-disk [default: power-off]
+    /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk, full-disk or component:NAME [default: power-off]
     #[arg(long, value_name = "FAULT", value_parser = kind)]
     fault: Option<Kind>,
     /// To which: leader, vip, follower, the NAME of a host, or each, one after the other [default: leader]
@@ -65,6 +66,7 @@ enum Kind {
     PacketLoss,
     SlowDisk,
     FullDisk,
+    Component(Component),
 }
 
 impl FaultArgs {
@@ -130,6 +132,7 @@ impl FaultArgs {
                 Fault::SlowDisk { stall: self.stall.unwrap_or(Duration::from_millis(200)), lasts }
             }
             Kind::FullDisk => Fault::FullDisk { lasts },
+            Kind::Component(component) => Fault::Component { component: component.name() },
         })
     }
 
@@ -158,6 +161,15 @@ impl FaultArgs {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
+    if let Some(name) = text.strip_prefix("component:") {
+        return Component::named(name).map(Kind::Component).ok_or_else(|| {
+            format!(
+                "a host has no component {name:?}. Its store, API, controllers, scheduler and agent are one program, which process-kill ends; \
+                 beside that it has {}",
+                Component::ALL.map(Component::name).join(", ")
+            )
+        });
+    }
     match text {
         "power-off" => Ok(Kind::PowerOff),
         "process-kill" => Ok(Kind::ProcessKill),
@@ -168,10 +180,7 @@ fn kind(text: &str) -> Result<Kind, String> {
         "packet-loss" => Ok(Kind::PacketLoss),
         "slow-disk" => Ok(Kind::SlowDisk),
         "full-disk" => Ok(Kind::FullDisk),
-        component if component.starts_with("component:") => {
-            Err("a host of Holdfast is one program, of which no part ends alone: take process-kill or pause".into())
-        }
-        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk, full-disk".into()),
+        _ => Err("it is none of power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk, full-disk, component:NAME".into()),
     }
 }
 
@@ -245,6 +254,7 @@ mod tests {
                 Fault::SlowDisk { stall: seconds(1), lasts: seconds(600) },
             ),
             ("--fault full-disk --lasts 30s", Fault::FullDisk { lasts: seconds(30) }),
+            ("--fault component:pod-keeper", Fault::Component { component: "pod-keeper" }),
             ("--rolling-restart", Fault::Restart),
         ] {
             assert_eq!(read(line).unwrap().fault().unwrap(), fault, "{line}");
@@ -254,7 +264,8 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused_with_its_reason() {
         for (line, why) in [
-            ("--fault component:scheduler", "one program"),
+            ("--fault component:scheduler", "beside that it has address-keeper, shim, pod-keeper"),
+            ("--fault component:", "beside that it has"),
             ("--fault earthquake", "none of power-off"),
             ("--target worker", "take follower"),
             ("--fault pause --pause 0s", "at least"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use drill::{Fault, Target};
-use local::{Addresses, Cluster, Disks, Front, Options, OwnDisks};
+use local::{Addresses, Cluster, Component, Disks, Front, Options, OwnDisks};
 use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
@@ -50,7 +50,7 @@ enum Runtime {
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --fault slow-disk --stall 200ms --lasts 10m\n  holdfast drill --fault full-disk\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --fault pause --pause 3s\n  holdfast drill --fault partition --target follower\n  holdfast drill --fault slow-disk --stall 200ms --lasts 10m\n  holdfast drill --fault full-disk\n  holdfast drill --fault component:shim\n  holdfast drill --for 2h\n  holdfast drill --rolling-restart\n  holdfast drill --kubeconfig FILE --workload app.yaml --cut 'ssh {node} ...' --restore '...'\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10\n  holdfast drill --runtime oci"
 )]
 pub struct Args {
     /// What to do to the cluster
@@ -128,6 +128,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         anyhow::ensure!(args.faults.are_untouched(), why);
     }
     let fault = args.faults.fault()?;
+    let of_pods_kept = Fault::Component { component: Component::PodKeeper.name() };
+    anyhow::ensure!(
+        fault != of_pods_kept || own != Some(drill::DEFAULT_WORKLOAD),
+        "only pods that must not run twice have a keeper: add --workload statefulset, or take such a workload of yours"
+    );
     let every = Duration::from_secs(1) / args.rps;
     let mut options = drill::Options {
         fault,

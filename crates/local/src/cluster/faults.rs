@@ -7,9 +7,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Cluster, Cut, Error, Wires, on_a_thread, stop};
+use crate::component::Component;
 use crate::disks::{Ballast, Disks};
 use crate::link::Bridge;
 use crate::loss::Lost;
+use crate::power::Power;
+use crate::tree;
 
 /// How much room is left on a disk when its last part is filled, with which the fault begins, in bytes.
 const LAST: u64 = 4 << 20;
@@ -21,6 +24,19 @@ impl Cluster {
         let cut = Cut::now();
         running.child.start_kill()?;
         running.ended().await?;
+        Ok(cut)
+    }
+
+    /// Kills all processes of one kind that a host has beside its program, and nothing else. Whether others follow is the host's affair.
+    pub async fn kill_component(&mut self, name: &str, component: Component) -> Result<Cut, Error> {
+        let Power::On(running) = &self.host(name)?.power else { return Err(Error::Off(name.into())) };
+        let program = running.pid().ok_or_else(|| Error::Off(name.into()))?;
+        let found = component.of(program, &running.folder);
+        if found.is_empty() {
+            return Err(Error::NoComponent { host: name.into(), component });
+        }
+        let cut = Cut::now();
+        on_a_thread(move || tree::kill_these(&found)).await??;
         Ok(cut)
     }
 
