@@ -45,6 +45,9 @@ pub enum Error {
         /// How many there are.
         hosts: usize,
     },
+    /// Every host is of the control plane.
+    #[error("every host is a member of the control plane: take follower for one that doesn't lead")]
+    NoWorker,
     /// There is no such host.
     #[error("there is no host {name}; the hosts are {hosts}")]
     NoHost {

@@ -41,6 +41,8 @@ pub(crate) struct Script {
     pub(crate) holders: usize,
     /// Whether a fault that passes by costs a pod.
     pub(crate) hasty: bool,
+    /// Whether n3 is outside of the control plane.
+    pub(crate) has_worker: bool,
 }
 
 #[derive(Default)]
@@ -490,6 +492,10 @@ pub(crate) struct FakeSite(pub(crate) Arc<FakeCluster>);
 impl Site for FakeSite {
     fn hosts(&self) -> Vec<String> {
         ["n1", "n2", "n3"].map(str::to_owned).into()
+    }
+
+    fn workers(&self) -> Vec<String> {
+        self.0.script.has_worker.then(|| "n3".to_owned()).into_iter().collect()
     }
 
     fn net(&self) -> &str {

@@ -15,7 +15,7 @@ pub struct Report {
     /// What was done in each run, with what belongs to it, such as `pause_ms`.
     #[serde(flatten)]
     pub fault: Fault,
-    /// To whom: `leader`, `vip`, `follower`, `each`, or the name of a host.
+    /// To whom: `leader`, `vip`, `follower`, `worker`, `each`, or the name of a host.
     pub target: Target,
     /// The cluster.
     pub cluster: Cluster,

@@ -14,6 +14,11 @@ pub trait Site: Send + Sync {
     /// The hosts, by the names of their Nodes.
     fn hosts(&self) -> Vec<String>;
 
+    /// Those of the hosts that are outside of the control plane.
+    fn workers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How the hosts are connected, for the report: `netns` or `loopback`.
     fn net(&self) -> &str;
 

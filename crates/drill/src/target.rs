@@ -16,6 +16,8 @@ pub enum Target {
     Vip,
     /// A host that doesn't lead, with a share of the workload.
     Follower,
+    /// A host outside of the control plane, with a share of the workload.
+    Worker,
     /// The host of this name.
     Node(String),
     /// One host after the other, a run each.
@@ -28,6 +30,7 @@ impl fmt::Display for Target {
             Target::Leader => "leader",
             Target::Vip => "vip",
             Target::Follower => "follower",
+            Target::Worker => "worker",
             Target::Node(name) => name,
             Target::Each => "each",
         })
@@ -60,6 +63,10 @@ impl Drill<'_> {
                 let leader = self.leader().await?;
                 (self.bystander(rest, &leader)?, Some(leader))
             }
+            Target::Worker => {
+                let drawn = self.draw(rest, self.site.workers()).ok_or(Error::NoWorker)?;
+                (drawn, self.leader_if_known().await)
+            }
             Target::Node(name) => {
                 let hosts = self.site.hosts();
                 if !hosts.contains(name) {
@@ -90,15 +97,22 @@ impl Drill<'_> {
     /// A host with a share of the workload that doesn't lead.
     pub(crate) fn bystander(&mut self, rest: &Picture, leader: &str) -> Result<String, Error> {
         let hosts = self.site.hosts();
-        let serving = rest.serving();
-        let mut others: Vec<&String> = hosts.iter().filter(|host| *host != leader).collect();
+        let count = hosts.len();
+        let others = hosts.into_iter().filter(|host| *host != leader).collect();
         // A majority has to be left.
-        if hosts.len() < 3 || others.is_empty() {
-            return Err(Error::NoBystander { hosts: hosts.len() });
+        let drawn = if count < 3 { None } else { self.draw(rest, others) };
+        drawn.ok_or(Error::NoBystander { hosts: count })
+    }
+
+    /// One of these hosts: of those with a share of the workload, where one of them has.
+    fn draw(&mut self, rest: &Picture, mut hosts: Vec<String>) -> Option<String> {
+        let serving = rest.serving();
+        if hosts.iter().any(|host| serving.contains_key(host)) {
+            hosts.retain(|host| serving.contains_key(host));
         }
-        if others.iter().any(|host| serving.contains_key(*host)) {
-            others.retain(|host| serving.contains_key(*host));
+        if hosts.is_empty() {
+            return None;
         }
-        Ok(others[self.random.random_range(0..others.len())].clone())
+        Some(hosts.swap_remove(self.random.random_range(0..hosts.len())))
     }
 }

@@ -18,6 +18,7 @@ fn script() -> Script {
         lives_on,
         holders,
         hasty,
+        has_worker: false,
     }
 }
 
@@ -369,6 +370,18 @@ async fn each_host_has_its_turn_until_the_time_is_up() {
     let report = report.unwrap();
     assert_eq!((report.runs.len(), report.runs[0].was.as_slice()), (1, &["worker"][..]), "begun in time");
     assert!(progress.contains("run 1\n"), "{progress}");
+}
+
+#[tokio::test]
+async fn a_worker_is_drawn_where_there_is_one() {
+    let fault = Fault::Pause { time: Duration::from_millis(10) };
+    let options = || Options { fault, target: Target::Worker, ..options() };
+    let (report, _) = drilled(Script { has_worker: true, ..script() }, options()).await;
+    let report = report.unwrap();
+    assert_eq!((report.runs[0].target.as_str(), report.runs[0].was.as_slice()), ("n3", &["worker"][..]));
+    assert!(report.to_json().unwrap().contains("\"target\": \"worker\""));
+    let (report, _) = drilled(script(), options()).await;
+    assert!(report.unwrap_err().to_string().contains("every host is a member of the control plane"));
 }
 
 #[tokio::test]

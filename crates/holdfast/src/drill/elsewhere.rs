@@ -37,10 +37,15 @@ fn with_node(text: &str) -> Result<String, String> {
     }
 }
 
+/// By which labels a Node is of the control plane: kubeadm's, k3s' and Holdfast's, and the one of before Kubernetes 1.20.
+const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+
 /// The hosts of a cluster elsewhere.
 pub struct Elsewhere {
     client: Client,
     hosts: Vec<String>,
+    /// Those of them that are outside of the control plane.
+    workers: Vec<String>,
     cut: String,
     restore: String,
     /// Those that a command cut and none has restored.
@@ -51,16 +56,17 @@ impl Elsewhere {
     /// Asks the cluster for its hosts.
     pub async fn find(client: Client, cut: String, restore: String) -> anyhow::Result<Self> {
         let nodes = client.get("/api/v1/nodes").await.context("can't ask the cluster for its nodes")?;
-        let names = nodes["items"].as_array().into_iter().flatten();
-        let hosts: Vec<String> =
-            names.filter_map(|node| node["metadata"]["name"].as_str()).map(str::to_owned).collect();
+        let nodes = nodes["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let name = |node: &Value| node["metadata"]["name"].as_str().map(str::to_owned);
+        let hosts: Vec<String> = nodes.iter().filter_map(name).collect();
+        let workers = nodes.iter().filter(|node| is_worker(node)).filter_map(name).collect();
         ensure!(!hosts.is_empty(), "the cluster has no nodes");
         if let Some(strange) = hosts.iter().find(|host| !is_plain(host)) {
             bail!(
                 "the node {strange:?} can't be named in a command: only letters, digits, dashes and dots can"
             );
         }
-        Ok(Elsewhere { client, hosts, cut, restore, away: Mutex::default() })
+        Ok(Elsewhere { client, hosts, workers, cut, restore, away: Mutex::default() })
     }
 
     /// Restores what is still cut.
@@ -94,6 +100,10 @@ impl Elsewhere {
 impl drill::Site for Elsewhere {
     fn hosts(&self) -> Vec<String> {
         self.hosts.clone()
+    }
+
+    fn workers(&self) -> Vec<String> {
+        self.workers.clone()
     }
 
     fn net(&self) -> &str {
@@ -153,6 +163,11 @@ fn holder(lease: &Value, hosts: &[String]) -> Option<String> {
     hosts.iter().find(|known| *known == host).cloned()
 }
 
+/// Whether a Node is outside of the control plane.
+fn is_worker(node: &Value) -> bool {
+    CONTROL_PLANE.iter().all(|label| node["metadata"]["labels"].get(label).is_none())
+}
+
 /// A shell takes it for nothing but what it is, quoted or not, and a command for no option.
 fn is_plain(name: &str) -> bool {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
@@ -191,6 +206,15 @@ mod tests {
         assert_eq!((held("cp-3_0a1b"), held(""), holder(&json!({}), &hosts)), (None, None, None));
     }
 
+    #[test]
+    fn a_node_says_whether_it_is_of_the_control_plane() {
+        let of = |labels: Value| is_worker(&json!({"metadata": {"labels": labels}}));
+        for label in CONTROL_PLANE {
+            assert!(!of(json!({label: ""})) && !of(json!({label: "true"})), "{label}");
+        }
+        assert!(of(json!({"node-role.kubernetes.io/worker": ""})) && is_worker(&json!({})));
+    }
+
     #[tokio::test]
     async fn commands_are_run_for_a_host_and_nothing_stays_cut() {
         let folder = tempfile::tempdir().unwrap();
@@ -199,6 +223,7 @@ mod tests {
         let elsewhere = Elsewhere {
             client,
             hosts: vec!["n1".into()],
+            workers: Vec::new(),
             cut: format!("echo {{node}} > '{path}'; echo not for the report"),
             restore: format!("test \"$(cat '{path}')\" = {{node}} && rm '{path}'"),
             away: Mutex::default(),

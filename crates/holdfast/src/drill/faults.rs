@@ -13,7 +13,7 @@ pub struct FaultArgs {
     /// What is done to a host: power-off, process-kill, pause, partition, one-way, flap, packet-loss, slow-disk, full-disk or component:NAME [default: power-off]
     #[arg(long, value_name = "FAULT", value_parser = kind)]
     fault: Option<Kind>,
-    /// To which: leader, vip, follower, the NAME of a host, or each, one after the other [default: leader]
+    /// To which: leader, vip, follower, worker, the NAME of a host, or each, one after the other [default: leader]
     #[arg(long, value_name = "TARGET", value_parser = target)]
     target: Option<Target>,
     /// How often, unless --for is given [default: 1, or each host once]
@@ -190,9 +190,7 @@ fn target(text: &str) -> Result<Target, String> {
         "vip" => Ok(Target::Vip),
         "follower" => Ok(Target::Follower),
         "each" => Ok(Target::Each),
-        "worker" => {
-            Err("every host of a drill's cluster is a member of its control plane: take follower".into())
-        }
+        "worker" => Ok(Target::Worker),
         "" => Err("a host has a name".into()),
         name => Ok(Target::Node(name.to_owned())),
     }
@@ -267,7 +265,6 @@ mod tests {
             ("--fault component:scheduler", "beside that it has address-keeper, shim, pod-keeper"),
             ("--fault component:", "beside that it has"),
             ("--fault earthquake", "none of power-off"),
-            ("--target worker", "take follower"),
             ("--fault pause --pause 0s", "at least"),
             ("--fault pause --pause soon", "no time such as"),
             ("--fault packet-loss --loss 100", "100"),
@@ -294,6 +291,7 @@ mod tests {
             (args.target().to_string(), args.runs(3), args.time())
         };
         assert_eq!(of(""), ("leader".into(), 1, None));
+        assert_eq!(of("--target worker"), ("worker".into(), 1, None));
         assert_eq!(of("--target each"), ("each".into(), 3, None));
         assert_eq!(of("--target n2 --runs 5"), ("n2".into(), 5, None));
         assert_eq!(of("--rolling-restart"), ("each".into(), 3, None));

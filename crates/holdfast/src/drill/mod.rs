@@ -169,6 +169,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let held = hold_elsewhere(kubeconfig, (cut, restore), args.scenario, options, runs, findings);
         return ground::runtime()?.block_on(held);
     }
+    anyhow::ensure!(
+        options.target != Target::Worker,
+        "every host of a drill's cluster is a member of its control plane: take follower"
+    );
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
