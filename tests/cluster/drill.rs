@@ -24,6 +24,11 @@ fn a_drill_on_loopback_measures_every_clock_and_leaves_nothing() {
     assert_eq!(report["cluster"]["preloaded_pods"], 25);
     assert_eq!(report["cluster"]["runtime"], "host");
     assert!(report["summary"]["new_leader_peak_bytes"]["max"].is_u64(), "{report}");
+    let shares = report["runs"][0]["distribution"].as_array().unwrap();
+    let answered = |share: &Value, when: &str| share[when].as_u64() > Some(0);
+    assert_eq!(shares.iter().filter(|share| answered(share, "before")).count(), 3, "{shares:?}");
+    let is_new = |share: &&Value| !answered(share, "before") && answered(share, "after");
+    assert_eq!(shares.iter().filter(is_new).count(), 1, "{shares:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::percentile::Percentiles;
 use crate::render::{by_reason, capital, counts_of, labels};
 use crate::wording::{offset, roles, time, time_or_never, wording};
-use crate::{Fault, Report, Run};
+use crate::{Fault, Report, Run, Share};
 
 /// How a page looks. Good and bad differ in form and not only in colour, for those who don't tell the colours apart.
 const STYLE: &str = include_str!("html/page.css");
@@ -70,6 +70,7 @@ pub(crate) fn page(report: &Report) -> String {
         body += "</section>";
         parts(run, &mut body);
         kept(report, &mut body);
+        shares(&run.distribution, &mut body);
     }
     if runs > 1 {
         body += "<section><h2>All runs</h2><p>A dot is a run; the line is the median.</p>";
@@ -152,6 +153,33 @@ fn kept(report: &Report, out: &mut String) {
             out,
             "<tr><td class=\"number\">not seen</td><td>{names}<br><small>{why}</small></td></tr>"
         );
+    }
+    *out += "</tbody></table></section>";
+}
+
+/// What each pod had of the requests, in numbers and in percent of all.
+fn shares(shares: &[Share], out: &mut String) {
+    if shares.is_empty() {
+        return;
+    }
+    *out += "<section><h2>Who answered</h2><p>Requests of the service, by when they were sent: before the fault, until the service was back, \
+             and after that.</p><table><thead><tr><th>pod</th>";
+    let phases: [(&str, fn(&Share) -> u32); 3] =
+        [("before", |share| share.before), ("during", |share| share.during), ("after", |share| share.after)];
+    for (name, _) in phases {
+        let _ = write!(out, "<th class=\"number\">{name}</th>");
+    }
+    *out += "</tr></thead><tbody>";
+    let totals = phases.map(|(_, of)| shares.iter().map(|share| u64::from(of(share))).sum::<u64>());
+    for share in shares {
+        let (pod, host) = (breakable(&share.pod), breakable(&share.host));
+        let _ = write!(out, "<tr><td>{pod}<br><small>{host}</small></td>");
+        for ((_, of), total) in phases.iter().zip(totals) {
+            let count = of(share);
+            let percent = u64::from(count) * 100 / total.max(1);
+            let _ = write!(out, "<td class=\"number\">{count}<br><small>{percent} %</small></td>");
+        }
+        *out += "</tr>";
     }
     *out += "</tbody></table></section>";
 }
@@ -381,6 +409,23 @@ mod tests {
         report.runs[0].safety.counts.double_runs = Some(2);
         report.summary = crate::Summary::of(&report.runs);
         assert!(super::page(&report).contains("<td class=\"number wrong\">2</td><td>ran twice at once</td>"));
+    }
+
+    #[test]
+    fn who_answered_is_shown_in_each_part_of_the_time() {
+        let mut report = with_asks();
+        assert!(!super::page(&report).contains("Who answered"), "answers that don't say whose they are");
+        let share =
+            |pod: &str, before, after| Share { pod: pod.into(), host: "n2".into(), before, during: 0, after };
+        report.runs[0].distribution = vec![share("web-1", 30, 0), share("<b>", 10, 8)];
+        let page = super::page(&report);
+        for words in [
+            "web-<wbr>1<br><small>n2</small></td><td class=\"number\">30<br><small>75 %</small>",
+            "&lt;b&gt;<br><small>n2</small></td><td class=\"number\">10<br><small>25 %</small>",
+            "<td class=\"number\">8<br><small>100 %</small>",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! evenly the requests were spread.
 
 use crate::Moment;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -122,6 +123,43 @@ pub(crate) fn spread<'a>(
     }
 }
 
+/// How many requests of the service a pod answered, by when they were sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// The pod's name, as its answers say it.
+    pub pod: String,
+    /// The host that they say it runs on.
+    pub host: String,
+    /// Before the fault.
+    pub before: u32,
+    /// From the fault until the service was back, and a new pod answered, if one was to.
+    pub during: u32,
+    /// From then until the clocks stopped.
+    pub after: u32,
+}
+
+/// What each pod had of the requests, host by host.
+pub(crate) fn shares<'a>(
+    answers: impl IntoIterator<Item = &'a Signed>,
+    fault: Moment,
+    back: Moment,
+) -> Vec<Share> {
+    // A process that was started again is the same pod.
+    let mut counts: BTreeMap<(&str, &str), [u32; 3]> = BTreeMap::new();
+    for answer in answers {
+        let phase = usize::from(answer.sent >= fault) + usize::from(answer.sent >= fault.max(back));
+        counts.entry((&answer.by.host, &answer.by.name)).or_default()[phase] += 1;
+    }
+    let share = |((host, pod), [before, during, after]): ((&str, &str), [u32; 3])| Share {
+        pod: pod.to_owned(),
+        host: host.to_owned(),
+        before,
+        during,
+        after,
+    };
+    counts.into_iter().map(share).collect()
+}
+
 /// Why nothing can be said about instances.
 pub(crate) const UNSIGNED: &str = "the answers don't say whose they are (the pod's name, a line \"instance: ID\" and a line \"host: NAME\")";
 
@@ -193,6 +231,22 @@ mod tests {
         assert!(few.contains("only 1 of 2 instances"), "{few}");
         assert_eq!(spread(&answers, ms(500)..ms(900), 2), Err(UNSIGNED.into()));
         assert_eq!(spread([], ms(0)..ms(900), 2), Err(UNSIGNED.into()));
+    }
+
+    #[test]
+    fn each_pod_has_its_share_before_during_and_after() {
+        let (a, b) = (|sent| answer(sent, sent + 5, "a", "n1"), |sent| answer(sent, sent + 5, "b", "n2"));
+        let mut other = answer(250, 255, "c", "n2");
+        other.by = Arc::new(Instance { name: "db-1".into(), ..(*other.by).clone() });
+        let answers = [a(0), a(10), b(20), b(100), b(150), b(200), answer(210, 215, "b2", "n2"), other];
+        let shares = |back| {
+            let shares = shares(&answers, ms(100), ms(back)).into_iter();
+            shares.map(|s| (s.host + " " + &s.pod, [s.before, s.during, s.after])).collect::<Vec<_>>()
+        };
+        let expected = [("n1 db-0", [2, 0, 0]), ("n2 db-0", [1, 2, 2]), ("n2 db-1", [0, 0, 1])];
+        assert_eq!(shares(200), expected.map(|(who, counts)| (who.to_owned(), counts)));
+        assert_eq!(shares(u64::MAX)[1].1, [1, 4, 0], "it never came back");
+        assert_eq!(shares(50)[1].1, [1, 0, 4], "it was never away");
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub use ask::{Ask, Outage, measure};
 pub use clock::Moment;
 pub use error::Error;
 pub use fault::{Fault, Way};
+pub use instance::Share;
 pub use options::Options;
 pub use percentile::{Percentiles, nearest_rank};
 pub use report::{Asks, Cluster, Dot, MemoryOfRun, Rejoin, Replacement, Report, Run, SeriesReport, Summary};

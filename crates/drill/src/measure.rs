@@ -4,7 +4,7 @@ use crate::ask::{measure, steady_from};
 use crate::clock::offset_ms;
 use crate::drill::{Drill, LOOK, Probes};
 use crate::fault::Act;
-use crate::instance::{Signed, spread};
+use crate::instance::{Share, Signed, shares, spread};
 use crate::observe::Observer;
 use crate::probe::{Series, TIMEOUT};
 use crate::replacement::Replacements;
@@ -148,12 +148,8 @@ impl Drill<'_> {
         }
         let fenced = self.stage.first("node-fenced", target, cut).ok_or("nobody fenced the host".to_owned());
         safety.fenced_ms = safety.take("fenced_ms", fenced.map(|at| ms(at - cut)));
-        let (asks, until) = probes.service.asks();
-        let back = steady_from(&asks, cut, quiet, until).ok_or("the service never came back".to_owned());
-        let answers: Vec<Signed> =
-            [&probes.service].into_iter().chain(&probes.survivors).flat_map(Series::signed).collect();
-        let since = back.map(|back| back.max(replaced.unwrap_or(back)));
-        let spread = since.and_then(|since| spread(&answers, since..now, self.workload.replicas));
+        let back = self.back(cut, probes, replaced).ok_or("the service never came back".to_owned());
+        let spread = back.and_then(|back| spread(&signed(probes), back..now, self.workload.replicas));
         safety.spread = safety.take("spread", spread);
         let none = "the surviving hosts can't be asked themselves".to_owned();
         let failed = |series: &Series| {
@@ -164,6 +160,19 @@ impl Drill<'_> {
             (!probes.survivors.is_empty()).then(|| probes.survivors.iter().map(failed).sum()).ok_or(none);
         safety.counts.failed_on_survivors = safety.take("failed_on_survivors", survivors);
         safety
+    }
+
+    /// From when on the service was back, with the new pod that answered, if one did; none if it never was.
+    fn back(&self, cut: Moment, probes: &Probes, replaced: Option<Moment>) -> Option<Moment> {
+        let (asks, until) = probes.service.asks();
+        let back = steady_from(&asks, cut, self.options.quiet, until)?;
+        Some(back.max(replaced.unwrap_or(back)))
+    }
+
+    /// What each pod had of the service's requests.
+    pub(crate) fn distribution(&self, cut: Moment, probes: &Probes, replaced: Option<Moment>) -> Vec<Share> {
+        let back = self.back(cut, probes, replaced).unwrap_or(Moment::MAX);
+        shares(&signed(probes), cut, back)
     }
 
     /// Mends the host, unless it is already, and waits until it is Ready and has caught up, and all is as declared.
@@ -221,4 +230,9 @@ impl Drill<'_> {
             as_declared_ms: declared.map(|at| ms(at - on)),
         })
     }
+}
+
+/// The service's answers that say whose they are.
+fn signed(probes: &Probes) -> Vec<Signed> {
+    [&probes.service].into_iter().chain(&probes.survivors).flat_map(Series::signed).collect()
 }

@@ -17,6 +17,8 @@ pub struct Options {
     pub time: Option<Duration>,
     /// How long lies between two requests of each series, whether the earlier ones were answered or not.
     pub every: Duration,
+    /// How long requests are sent before the fault, at the least: what each pod has of them then is what others are compared with.
+    pub before: Duration,
     /// How many pods lie in the cluster beside the workload, with their owners, before anything is measured.
     pub preload: usize,
     /// Fixes what is chosen at random: the namespace's name, the moment of the cut.
@@ -46,6 +48,7 @@ impl Default for Options {
             runs: 1,
             time: None,
             every: crate::probe::EVERY,
+            before: Duration::from_secs(1),
             preload: 0,
             seed: 0,
             workload: None,

@@ -1,8 +1,8 @@
 //! The report as text for people.
 
 use crate::picture::Scale;
-use crate::wording::{bytes, offset, roles, time, time_or_never, wording};
-use crate::{Entry, Fault, Percentiles, Report, Run, SeriesReport};
+use crate::wording::{bytes, offset, roles, short, time, time_or_never, wording};
+use crate::{Entry, Fault, Percentiles, Report, Run, SeriesReport, Share};
 use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
@@ -19,6 +19,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             if runs > 1 { format!("The slowest, run {}: {words}", number + 1) } else { capital(&words) };
         writeln!(out, "{words} on {}, which {}", run.target, roles(&run.was))?;
         clocks(run, out)?;
+        distribution(&run.distribution, out)?;
         timeline(run, out)?;
         writeln!(out)?;
     }
@@ -199,6 +200,25 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
     unseen(&safety.unseen, out)
 }
 
+/// What each pod had of the requests, as far as a reader looks at them: the JSON has all.
+fn distribution(shares: &[Share], out: &mut dyn Write) -> Result<()> {
+    const MOST: usize = 24;
+    if shares.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    writeln!(out, "  {:<34}{:>8}{:>8}{:>8}", "requests answered by", "before", "during", "after")?;
+    for Share { pod, host, before, during, after } in shares.iter().take(MOST) {
+        let who = format!("{} on {host}", short(pod));
+        writeln!(out, "  {who:<34}{before:>8}{during:>8}{after:>8}")?;
+    }
+    match shares.len().saturating_sub(MOST) {
+        0 => Ok(()),
+        1 => writeln!(out, "  and 1 more pod"),
+        more => writeln!(out, "  and {more} more pods"),
+    }
+}
+
 /// The timeline in two parts, each with the picture beside it: after the fault began, and after its end.
 fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
     let (cut, back) = run.timeline.split_at(run.mended_at());
@@ -290,6 +310,7 @@ pub(crate) mod tests {
                 spread: Some(1.12),
                 unseen: BTreeMap::from([("double_holders", "the switch knows one".to_owned())]),
             },
+            distribution: Vec::new(),
             memory: Some(MemoryOfRun {
                 leader_before_bytes: 31_000_000,
                 new_leader: "n2".into(),
@@ -384,6 +405,28 @@ Power cut on n1, which led, held the virtual address and ran a pod
 ";
         let text = printed(&example());
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn what_each_pod_had_of_the_requests() {
+        let mut report = example();
+        let share = |number: usize| Share {
+            pod: format!("web-{number}"),
+            host: "n2".into(),
+            before: 7,
+            during: 12,
+            after: 130,
+        };
+        report.runs[0].distribution = (1..=25).map(share).collect();
+        let text = printed(&report);
+        for line in [
+            "\n  requests answered by                before  during   after\n",
+            "\n  web-1 on n2                              7      12     130\n",
+            "\n  and 1 more pod\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("web-25"), "{text}");
     }
 
     #[test]

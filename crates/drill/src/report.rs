@@ -1,6 +1,6 @@
 //! What a drill found out.
 
-use crate::{Entry, Fault, Outage, Percentiles, Safety, SafetySummary, Target};
+use crate::{Entry, Fault, Outage, Percentiles, Safety, SafetySummary, Share, Target};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -84,6 +84,9 @@ pub struct Run {
     /// What the fault must not cost.
     #[serde(flatten)]
     pub safety: Safety,
+    /// How many of the service's requests each pod answered, through the virtual address and at the surviving hosts' own; empty where the answers don't
+    /// say whose they are.
+    pub distribution: Vec<Share>,
     /// What the hosts held in memory, where the site tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryOfRun>,

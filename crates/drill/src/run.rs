@@ -77,7 +77,7 @@ impl Drill<'_> {
         let (observer, mut probes, mut processes) = self.watch(&target, &rest).await?;
         // The fault must fall anywhere between two heartbeats and two asks, and not where warming up happened to end.
         let jitter = Duration::from_micros(self.random.random_range(0..1_000_000));
-        self.wait(jitter).await?;
+        self.wait(self.options.before + jitter).await?;
         let holders = Holders::begin(self.site);
         // As late as can be: the peaks are to be of the takeover alone.
         let memories = Memories::before(self.site).await;
@@ -110,7 +110,9 @@ impl Drill<'_> {
             .iter()
             .filter_map(|(name, series)| Some((*name, series.reasons().into_iter().next()?)))
             .collect();
-        let mut safety = self.judge(cut, &target, &probes, replacement.as_ref().map(|(at, _)| *at));
+        let replaced = replacement.as_ref().map(|(at, _)| *at);
+        let mut safety = self.judge(cut, &target, &probes, replaced);
+        let distribution = self.distribution(cut, &probes, replaced);
         let stateful = std::mem::take(&mut probes.stateful);
         drop(probes);
         // What was open through the address that moved may lead to the silent host.
@@ -149,6 +151,7 @@ impl Drill<'_> {
             rejoin,
             elections_won: self.stage.elections_won(cut),
             safety,
+            distribution,
             memory,
             asks,
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),

@@ -24,7 +24,7 @@ fn script() -> Script {
 
 fn options() -> Options {
     // Less quiet than a user's drill, so that a test is over sooner.
-    Options { seed: 1, quiet: Duration::from_millis(400), ..Options::default() }
+    Options { seed: 1, quiet: Duration::from_millis(400), before: Duration::ZERO, ..Options::default() }
 }
 
 async fn drilled(script: Script, options: Options) -> (Result<Report, Error>, String) {
@@ -70,6 +70,10 @@ async fn two_cuts_with_the_survivors_asked() {
         for what in ["last-heartbeat", "host-silent", "node-not-ready", "endpoint-added", "node-ready"] {
             place(what);
         }
+        let lost = run.distribution.iter().filter(|share| share.before > 0 && share.after == 0);
+        assert!(lost.map(|share| &share.host).eq([&run.target]), "{:?}", run.distribution);
+        let new = run.distribution.iter().filter(|share| share.before == 0 && share.after > 0);
+        assert_eq!((new.count(), run.distribution.len()), (1, 4), "{:?}", run.distribution);
     }
     assert!(progress.contains("won the election"), "{progress}");
     let mut text = Vec::new();

@@ -78,7 +78,7 @@ pub(crate) fn roles(was: &[&str]) -> String {
 }
 
 /// A name within bounds: its end tells pods apart.
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     const LONGEST: usize = 20;
     let length = name.chars().count();
     if length <= LONGEST {
