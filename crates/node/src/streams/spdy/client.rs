@@ -309,26 +309,12 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::DuplexStream;
-
     use super::*;
+    use crate::streams::spdy::frame::tests::until;
 
     fn started(wanted: Wanted) -> (Remote, DuplexStream) {
         let (here, there) = tokio::io::duplex(1 << 16);
         (begin(Transport::Connection(Box::new(here)), wanted).unwrap(), there)
-    }
-
-    async fn until(from: &mut DuplexStream, decoder: &mut Decoder, fits: impl Fn(&Frame) -> bool) -> Frame {
-        loop {
-            while let Some(frame) = decoder.next().unwrap() {
-                if fits(&frame) {
-                    return frame;
-                }
-            }
-            let mut held = BytesMut::new();
-            assert!(from.read_buf(&mut held).await.unwrap() > 0, "the connection ended");
-            decoder.push(&held);
-        }
     }
 
     #[tokio::test]

@@ -186,10 +186,10 @@ async fn listen(
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::streams::spdy::frame::tests::until;
 
     fn open(stream: u32, writer: &mut Writer, headers: &[(&str, &str)]) -> Vec<u8> {
         let block = writer.write(headers).unwrap();
@@ -199,20 +199,6 @@ mod tests {
         frame.extend_from_slice(&[0; 6]);
         frame.extend_from_slice(&block);
         frame
-    }
-
-    /// Reads frames until one fits, and answers it.
-    async fn until(from: &mut DuplexStream, decoder: &mut Decoder, fits: impl Fn(&Frame) -> bool) -> Frame {
-        loop {
-            while let Some(frame) = decoder.next().unwrap() {
-                if fits(&frame) {
-                    return frame;
-                }
-            }
-            let mut held = BytesMut::new();
-            assert!(from.read_buf(&mut held).await.unwrap() > 0, "the connection ended");
-            decoder.push(&held);
-        }
     }
 
     #[tokio::test]

@@ -185,10 +185,29 @@ fn control(kind: u16, parts: &[&[u8]]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
+
+    /// Reads frames until one fits, and answers it.
+    pub(in crate::streams::spdy) async fn until(
+        from: &mut DuplexStream,
+        decoder: &mut Decoder,
+        fits: impl Fn(&Frame) -> bool,
+    ) -> Frame {
+        loop {
+            while let Some(frame) = decoder.next().unwrap() {
+                if fits(&frame) {
+                    return frame;
+                }
+            }
+            let mut held = BytesMut::new();
+            assert!(from.read_buf(&mut held).await.unwrap() > 0, "the connection ended");
+            decoder.push(&held);
+        }
+    }
 
     fn all(decoder: &mut Decoder) -> Result<Vec<Frame>, FrameError> {
         let mut frames = Vec::new();
