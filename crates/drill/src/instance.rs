@@ -132,7 +132,7 @@ pub struct Share {
     pub host: String,
     /// Before the fault.
     pub before: u32,
-    /// From the fault until the service was back, and a new pod answered, if one was to.
+    /// From the fault until the service was back, the new pod answered, if one came, and a fault that passes by was over.
     pub during: u32,
     /// From then until the clocks stopped.
     pub after: u32,

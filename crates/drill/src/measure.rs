@@ -162,16 +162,21 @@ impl Drill<'_> {
         safety
     }
 
-    /// From when on the service was back, with the new pod that answered, if one did; none if it never was.
-    fn back(&self, cut: Moment, probes: &Probes, replaced: Option<Moment>) -> Option<Moment> {
+    /// From when on the service was back, which it isn't before a moment, if one is given; none if it never was.
+    fn back(&self, cut: Moment, probes: &Probes, not_before: Option<Moment>) -> Option<Moment> {
         let (asks, until) = probes.service.asks();
         let back = steady_from(&asks, cut, self.options.quiet, until)?;
-        Some(back.max(replaced.unwrap_or(back)))
+        Some(back.max(not_before.unwrap_or(back)))
     }
 
-    /// What each pod had of the service's requests.
-    pub(crate) fn distribution(&self, cut: Moment, probes: &Probes, replaced: Option<Moment>) -> Vec<Share> {
-        let back = self.back(cut, probes, replaced).unwrap_or(Moment::MAX);
+    /// What each pod had of the service's requests. The fault isn't over before a moment, if one is given.
+    pub(crate) fn distribution(
+        &self,
+        cut: Moment,
+        probes: &Probes,
+        not_before: Option<Moment>,
+    ) -> Vec<Share> {
+        let back = self.back(cut, probes, not_before).unwrap_or(Moment::MAX);
         shares(&signed(probes), cut, back)
     }
 

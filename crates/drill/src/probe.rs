@@ -51,6 +51,8 @@ struct Recorded {
     pending: BTreeMap<u64, Moment>,
     /// Why asks failed, and how many did.
     reasons: BTreeMap<String, usize>,
+    /// How many asks before one were not sent for want of time.
+    unsent: Vec<(Moment, u64)>,
 }
 
 fn lock(recorded: &Mutex<Recorded>) -> MutexGuard<'_, Recorded> {
@@ -75,6 +77,11 @@ impl Series {
     /// The good answers that say whose they are.
     pub(crate) fn signed(&self) -> Vec<Signed> {
         lock(&self.recorded).signed.clone()
+    }
+
+    /// How many asks were due after `since` that this machine was too busy to send.
+    pub(crate) fn unsent(&self, since: Moment) -> u64 {
+        lock(&self.recorded).unsent.iter().filter(|(at, _)| *at > since).map(|(_, count)| count).sum()
     }
 
     /// The first good answer to an ask sent after `since`.
@@ -103,16 +110,28 @@ impl Series {
     }
 }
 
+/// How many beats of a clock fall between two of them that are this far apart.
+fn skipped(apart: Duration, every: Duration) -> u64 {
+    let beats = (apart + every / 2).as_nanos() / every.as_nanos().max(1);
+    u64::try_from(beats).unwrap_or(u64::MAX).saturating_sub(1)
+}
+
 async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Recorded>>) {
     let mut ticks = tokio::time::interval(every);
     // Asks that this machine had no time for would otherwise follow in a burst, which no user makes.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut out = JoinSet::new();
+    let mut last = None;
     for id in 0.. {
-        ticks.tick().await;
+        let due = ticks.tick().await;
         while out.try_join_next().is_some() {}
         let sent = clock.now();
-        lock(&recorded).pending.insert(id, sent);
+        let unsent = last.replace(due).map_or(0, |last| skipped(due - last, every));
+        {
+            let mut recorded = lock(&recorded);
+            recorded.pending.insert(id, sent);
+            recorded.unsent.extend((unsent > 0).then_some((sent, unsent)));
+        }
         let (answer, recorded) = (ask(), recorded.clone());
         out.spawn_in(debug_span!("ask"), async move {
             let answer = answer.await;
@@ -132,5 +151,38 @@ async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Rec
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_in_between_are_counted() {
+        let ms = Duration::from_millis;
+        for (apart, count) in [(50, 0), (51, 0), (74, 0), (100, 1), (149, 2), (5000, 99)] {
+            assert_eq!(skipped(ms(apart), ms(50)), count, "{apart}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_busy_machine_does_not_send_is_counted() {
+        let clock = Clock::start();
+        let every = Duration::from_millis(10);
+        let series = Series::start(clock, every, Arc::new(|| Box::pin(async { Ok(None) })));
+        while !series.is_well(2) {
+            tokio::task::yield_now().await;
+        }
+        // The one thread that there is has something else to do.
+        let began = clock.now();
+        while clock.now() < began + every * 20 {
+            std::hint::spin_loop();
+        }
+        while !series.is_well(1) || series.unsent(began) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(series.unsent(began) >= 15, "{}", series.unsent(began));
+        assert_eq!(series.unsent(clock.now()), 0);
     }
 }

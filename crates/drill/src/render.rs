@@ -64,6 +64,9 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
         }
         writeln!(out, "  {:<36}{:>20}", "failed requests", summary.failed_asks)?;
+        if summary.unsent_asks > 0 {
+            writeln!(out, "  {:<36}{:>20}", "requests not sent for want of time", summary.unsent_asks)?;
+        }
         for (name, words) in counts_of(safety.counts.all(), safety.spread) {
             writeln!(out, "  {name:<36}{words:>20}")?;
         }
@@ -170,6 +173,10 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
         let asked = format!("{}/{}", clock.failed, clock.asked);
         let slowest = time(clock.slowest_ms);
         writeln!(out, "  {name:<26}{outage:>10}{asked:>16}{slowest:>18}")?;
+    }
+    if run.unsent_asks > 0 {
+        // Whether they would have failed, nobody knows.
+        writeln!(out, "  {:<26}{:>26}", "not sent for want of time", run.unsent_asks)?;
     }
     if run.has_replacement() {
         let after = time_or_never(run.replacement.answered_ms);
@@ -311,6 +318,7 @@ pub(crate) mod tests {
                 unseen: BTreeMap::from([("double_holders", "the switch knows one".to_owned())]),
             },
             distribution: Vec::new(),
+            unsent_asks: 0,
             memory: Some(MemoryOfRun {
                 leader_before_bytes: 31_000_000,
                 new_leader: "n2".into(),
@@ -418,11 +426,13 @@ Power cut on n1, which led, held the virtual address and ran a pod
             after: 130,
         };
         report.runs[0].distribution = (1..=25).map(share).collect();
+        report.runs[0].unsent_asks = 3;
         let text = printed(&report);
         for line in [
             "\n  requests answered by                before  during   after\n",
             "\n  web-1 on n2                              7      12     130\n",
             "\n  and 1 more pod\n",
+            "\n  not sent for want of time                          3\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }

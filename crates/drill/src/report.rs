@@ -87,6 +87,8 @@ pub struct Run {
     /// How many of the service's requests each pod answered, through the virtual address and at the surviving hosts' own; empty where the answers don't
     /// say whose they are.
     pub distribution: Vec<Share>,
+    /// Requests that were due after the fault and not sent, as this machine was too busy: what they would have met isn't known.
+    pub unsent_asks: u64,
     /// What the hosts held in memory, where the site tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryOfRun>,
@@ -183,6 +185,8 @@ pub struct Summary {
     pub as_declared_ms: Percentiles,
     /// Requests that failed in all runs, in whatever way they were sent.
     pub failed_asks: usize,
+    /// Requests of all runs that were due and not sent.
+    pub unsent_asks: u64,
     /// What the faults must not cost.
     #[serde(flatten)]
     pub safety: SafetySummary,
@@ -222,6 +226,7 @@ impl Summary {
             rejoin_ready_ms: of(|r| r.rejoin.ready_ms),
             as_declared_ms: of(|r| r.rejoin.as_declared_ms),
             failed_asks: runs.iter().map(Run::failed_asks).sum(),
+            unsent_asks: runs.iter().map(|run| run.unsent_asks).sum(),
             safety: SafetySummary::of(runs),
             elections_won: told(of(|r| r.elections_won)),
             new_leader_peak_bytes: told(of(|r| Some(r.memory.as_ref()?.new_leader_peak_bytes))),

@@ -112,7 +112,8 @@ impl Drill<'_> {
             .collect();
         let replaced = replacement.as_ref().map(|(at, _)| *at);
         let mut safety = self.judge(cut, &target, &probes, replaced);
-        let distribution = self.distribution(cut, &probes, replaced);
+        let distribution = self.distribution(cut, &probes, replaced.max(*mended));
+        let unsent_asks: u64 = probes.all().map(|series| series.unsent(cut)).sum();
         let stateful = std::mem::take(&mut probes.stateful);
         drop(probes);
         // What was open through the address that moved may lead to the silent host.
@@ -152,6 +153,7 @@ impl Drill<'_> {
             elections_won: self.stage.elections_won(cut),
             safety,
             distribution,
+            unsent_asks,
             memory,
             asks,
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),
