@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use etcd::proto::MemberListRequest;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use local::HostNamespace;
 use nix::sched::{CloneFlags, setns};
-use pki::{Authority, Trust};
+use pki::{Authority, FRONT_PROXY, HostNames, Identity, OwnKey, Trust, Validity};
 
 const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
 /// The cluster's virtual address.
@@ -114,6 +114,30 @@ impl Machine {
         let mut command = self.command(&["host", "--config", &config]);
         command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         self.host = Some(command.spawn().unwrap());
+    }
+
+    /// Leaves its certificates as they are where it was off until after their end.
+    pub fn end_certificates(&self) {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let (pki, name) = (self.etc().join("pki"), format!("n{}", self.number));
+        let (authority, now) = (Authority::load(&pki).unwrap(), SystemTime::now());
+        let over = Validity { from: now - 91 * DAY, until: now - DAY };
+        let key = |name: &str| OwnKey::load_or_create(&pki, name).unwrap();
+        let host = HostNames {
+            name: name.clone(),
+            address: [10, 73, 0, self.number].into(),
+            virtual_address: VIP.parse().unwrap(),
+            first_service_address: [10, 96, 0, 1].into(),
+        };
+        authority.certify_host(&key(&name), &host, over).unwrap().save(&pki, &name).unwrap();
+        let front_proxy = authority.certify_front_proxy(&key(FRONT_PROXY), over).unwrap();
+        front_proxy.save(&pki, FRONT_PROXY).unwrap();
+    }
+
+    /// Until when its host's certificate is valid.
+    pub fn valid_until(&self) -> SystemTime {
+        let name = format!("n{}", self.number);
+        Identity::load(&self.etc().join("pki"), &name).unwrap().validity().unwrap().until
     }
 
     /// Kills all that runs here, at once: the host first, so that it sees no pod end.

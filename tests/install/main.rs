@@ -8,7 +8,7 @@ mod machine;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
@@ -20,6 +20,7 @@ use crate::machine::{Machine, VIP};
 
 /// How long a condition may take before the test gives up on it: generous, for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CASE: &str = "machines_become_a_cluster_that_bears_the_loss_of_its_first_host";
 
 fn main() -> ExitCode {
@@ -172,6 +173,26 @@ async fn three_machines(island: Island) {
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
     let _ = deployments.delete("web", &DeleteParams::default()).await;
+
+    // All are off until after the end of their certificates.
+    let mut all = [&mut anew, &mut *n2, &mut *n3];
+    for machine in &mut all {
+        machine.cut();
+        machine.end_certificates();
+    }
+    for machine in &mut all {
+        machine.start();
+    }
+    wait_for("a write by hosts whose certificates were over", || async {
+        let name = format!("certificates-{}", uuid::Uuid::new_v4());
+        let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        maps.create(&PostParams::default(), &map).await.ok()
+    })
+    .await;
+    wait_for("three members that vote again", || n2.voters(3)).await;
+    for machine in [&anew, &*n2, &*n3] {
+        assert!(machine.valid_until() > SystemTime::now() + 80 * DAY);
+    }
 
     // Without a majority nobody holds the address that the kubeconfig names, and the last host tells all the same how it is.
     anew.cut();

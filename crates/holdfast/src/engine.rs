@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use config::HostConfig;
-use pki::{ClientAuth, Identity, Trust};
+use pki::{ClientAuth, LiveIdentity, Trust};
 use store::{Embedded, Member, StartError, Store};
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ impl Engine {
     /// Starts it; `beats` is what is heard of the members of the hosts' own store beside it.
     pub async fn start(
         config: &HostConfig,
-        identity: &Identity,
+        identity: &LiveIdentity,
         trust: &Trust,
         beats: store::Beats,
     ) -> anyhow::Result<Engine> {

@@ -15,7 +15,7 @@ use membership::{HeartbeatDriver, LeasePage};
 use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
-use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
+use pki::{Authority, ClientAuth, HeartbeatKey, TokenKey, Trust};
 use server::Server;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,7 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::certificates::Certificates;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::eviction::eviction;
@@ -95,16 +96,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     link_program(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config, &args.without))
+    runtime.block_on(serve(config, &args))
 }
 
-async fn serve(config: HostConfig, without: &Without) -> anyhow::Result<()> {
+async fn serve(config: HostConfig, args: &Args) -> anyhow::Result<()> {
     let mut end = End::new()?;
     // What an upgrade asks for, as of nginx and HAProxy (docs/upgrade.md).
     let mut leave = signal(SignalKind::user_defined2())?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
     // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
-    let host = start(config, without).await?;
+    let certificates = Certificates::load(&config, &args.config)?;
+    let host = start(config, &args.without, certificates).await?;
     let (pods, outcome) = tokio::select! {
         () = end.asked() => (Pods::EndInOrder, Ok(())),
         _ = leave.recv() => (Pods::Stay, Ok(())),
@@ -166,7 +168,7 @@ impl Host {
     }
 }
 
-async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
+async fn start(config: HostConfig, without: &Without, certificates: Certificates) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
     let foreign = config.runtime.as_deref().map(foreign_runtime).transpose()?;
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
@@ -183,7 +185,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     }
     let registries = registries_of(&config)?;
 
-    let identity = Identity::load(&config.pki_dir, &config.name)?;
+    let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
 
@@ -234,7 +236,6 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         Engine::Etcd(_) => None,
     };
 
-    let front_proxy = Identity::load(&config.pki_dir, pki::FRONT_PROXY)?;
     let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
     // The holder of a certificate by request is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
@@ -261,7 +262,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         backends: reach.clone(),
         kubelet_client_tls: identity.client_config(&users, &[b"http/1.1"])?,
         front_proxy: Some(server::FrontProxy {
-            identity: front_proxy,
+            identity: certificates.front_proxy.clone(),
             trust: trust.clone(),
             // Servers of aggregated APIs ask the API who the others are.
             clients: trust.clone(),
@@ -279,7 +280,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         edge: Arc::new(server::SystemEdge),
     });
     install::open_door(&server, &config, &engine, membership.hosts());
-    overview::show(&server, &config, &engine, &membership)?;
+    overview::show(&server, &config, &engine, &membership, &certificates)?;
     // With the authority, which those who want to join know only by its hash.
     let shown = identity.showing(&trust);
     let tls = shown.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
@@ -387,7 +388,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         }),
     })?;
     tasks::spawn(info_span!("bootstrap"), {
-        let (server, engine, key) = (server.clone(), engine.clone(), identity.key_hash()?);
+        let (server, engine, key) = (server.clone(), engine.clone(), identity.current().key_hash()?);
         async move {
             install::note_host(&engine, &config, pod_cidr, key).await;
             let made = server.bootstrap().await;
@@ -395,6 +396,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             made
         }
     });
+    tasks::spawn(info_span!("renew certificates"), certificates.keep());
     tasks::spawn(info_span!("aggregated APIs"), server.clone().aggregate());
     tasks::spawn(info_span!("keep definitions"), {
         let server = server.clone();

@@ -10,11 +10,12 @@ use client::{Client, Kubeconfig};
 use config::HostConfig;
 use futures::future::{BoxFuture, join, join_all};
 use membership::{HeartbeatDriver, Hosts, Lease, LeasePage};
-use pki::{Authority, FRONT_PROXY, Identity, Trust};
+use pki::{Authority, Trust};
 use serde_json::Value;
 use server::{Overview, Server};
 use tokio::sync::watch;
 
+use crate::certificates::Certificates;
 use crate::engine::Engine;
 
 /// How long a host may take to come up with all that was written when it was asked: a commit takes milliseconds, an election a quarter
@@ -29,18 +30,10 @@ pub fn show(
     config: &HostConfig,
     engine: &Engine,
     membership: &HeartbeatDriver,
+    certificates: &Certificates,
 ) -> anyhow::Result<()> {
-    let (folder, name) = (&config.pki_dir, &config.name);
-    let (identity, trust) = (Identity::load(folder, name)?, Trust::load(folder)?);
-    let front_proxy = Identity::load(folder, FRONT_PROXY)?;
-    let signer = Authority::load_for_requests(folder)?;
-    let own = format!("{name}.crt");
-    let certificates = [
-        ("ca.crt", trust.pem()),
-        ("requests-ca.crt", signer.certificate_pem()),
-        (&own, identity.certificate_pem()),
-        ("front-proxy-client.crt", front_proxy.certificate_pem()),
-    ];
+    let (trust, signer) = (Trust::load(&config.pki_dir)?, Authority::load_for_requests(&config.pki_dir)?);
+    let authorities = [("ca.crt", trust.pem()), ("requests-ca.crt", signer.certificate_pem())];
     server.show(Arc::new(HostsOverview {
         config: config.clone(),
         engine: engine.clone(),
@@ -48,14 +41,9 @@ pub fn show(
         page: membership.lease_page(),
         hosts: membership.hosts(),
         peers: membership.peers(),
-        identity: Kubeconfig {
-            origin: folder.display().to_string(),
-            certificate_authority: trust.pem().into(),
-            client_certificate: Some(identity.certificate_pem().into()),
-            client_key: Some(identity.key_pem().expose().as_bytes().into()),
-            ..Kubeconfig::anonymous("")
-        },
-        certificates: certificates.into_iter().filter_map(|(file, pem)| end(file, pem)).collect(),
+        authorities: authorities.into_iter().filter_map(|(file, pem)| end(file, pem)).collect(),
+        trust,
+        certificates: certificates.clone(),
     }));
     Ok(())
 }
@@ -72,9 +60,11 @@ struct HostsOverview {
     hosts: watch::Receiver<Arc<Hosts>>,
     /// The other hosts, and where they hear heartbeats.
     peers: watch::Sender<BTreeMap<String, SocketAddr>>,
+    /// Who vouches for the others.
+    trust: Trust,
+    authorities: Vec<CertificateSays>,
     /// Who this host is to the others.
-    identity: Kubeconfig,
-    certificates: Vec<CertificateSays>,
+    certificates: Certificates,
 }
 
 impl Overview for HostsOverview {
@@ -106,7 +96,28 @@ impl HostsOverview {
             revision,
             caught_up_ms: caught_up.then(|| asked.elapsed().as_secs_f64() * 1000.0),
             lease: LeaseSays { seconds: self.page.remaining().as_secs_f64(), epoch },
-            certificates: self.certificates.clone(),
+            certificates: self.ends(),
+        }
+    }
+
+    /// When the certificates end that it uses, and those that it believes.
+    fn ends(&self) -> Vec<CertificateSays> {
+        let (own, front_proxy) = (self.certificates.own.current(), self.certificates.front_proxy.current());
+        let name = format!("{}.crt", self.config.name);
+        let used = [(name.as_str(), &own), ("front-proxy-client.crt", &front_proxy)];
+        let used = used.into_iter().filter_map(|(file, identity)| end(file, identity.certificate_pem()));
+        self.authorities.iter().cloned().chain(used).collect()
+    }
+
+    /// What this host shows to a server as it asks.
+    fn as_host(&self, server: String) -> Kubeconfig {
+        let identity = self.certificates.own.current();
+        Kubeconfig {
+            origin: self.config.pki_dir.display().to_string(),
+            certificate_authority: self.trust.pem().into(),
+            client_certificate: Some(identity.certificate_pem().into()),
+            client_key: Some(identity.key_pem().expose().as_bytes().into()),
+            ..Kubeconfig::anonymous(server)
         }
     }
 
@@ -136,7 +147,7 @@ impl HostsOverview {
         }
         let api = SocketAddr::new(at.ip(), self.config.ports.api);
         let asked = async {
-            let client = Client::new(&self.identity.with_server(format!("https://{api}")))?;
+            let client = Client::new(&self.as_host(format!("https://{api}")))?;
             client.with_timeout(PATIENCE).get(HOST_PATH).await
         };
         let says = match asked.await {

@@ -7,7 +7,7 @@ use rustls::crypto::ring;
 use rustls::{ClientConfig, ConfigBuilder};
 
 use crate::judged::{Judge, Judged, Shown};
-use crate::{Error, Identity};
+use crate::{Error, LiveIdentity};
 
 /// Accepts every certificate whose key signs the handshake.
 #[derive(Debug)]
@@ -28,15 +28,14 @@ pub fn client_config_for_anyone() -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(builder()?.with_no_client_auth()))
 }
 
-impl Identity {
+impl LiveIdentity {
     /// A client with this identity that believes everybody: for a server of an aggregated API whose certificate
     /// the cluster's administrator said not to look at.
     ///
     /// # Errors
-    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    /// [`Error::Tls`].
     pub fn client_config_for_anyone(&self) -> Result<Arc<ClientConfig>, Error> {
-        let config = builder()?.with_client_auth_cert(self.chain()?, self.key()?).map_err(Error::tls)?;
-        Ok(Arc::new(config))
+        Ok(Arc::new(builder()?.with_client_cert_resolver(Arc::new(self.clone()))))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,14 +13,13 @@ use rcgen::{
 
 use crate::identity::certificates;
 use crate::sign::{self, Usage};
-use crate::{CertificateRequest, Error, HeartbeatKey, Identity, SecretText, Trust, folder};
+use crate::{CertificateRequest, Error, HeartbeatKey, Identity, SecretText, Trust, Validity, folder};
 
 /// What the files of the authority that the hosts believe are called, and below it those of the one that signs requests.
 const NAME: &str = "ca";
 const REQUESTS_NAME: &str = "requests-ca";
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Clocks of hosts differ: what is made now is valid for those who are a little behind, too.
-const BEHIND: Duration = Duration::from_secs(60 * 60);
+/// How long an authority lasts: it isn't renewed, and all that it signed ends with it.
+const YEARS: u32 = 10;
 
 /// Whom a certificate is for. Kubernetes takes the common name for the user and the organization for the
 /// group ("X509 client certificates" in its documentation on authentication).
@@ -30,23 +29,6 @@ pub struct Subject {
     pub common_name: String,
     /// The user's group, if there is one.
     pub organization: Option<String>,
-}
-
-/// When a certificate is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// From this time on.
-    pub from: SystemTime,
-    /// Up to this time.
-    pub until: SystemTime,
-}
-
-impl Validity {
-    /// Some years from now, and from an hour ago on, for clocks that are behind.
-    pub fn years(now: SystemTime, years: u32) -> Self {
-        let from = now.checked_sub(BEHIND).unwrap_or(SystemTime::UNIX_EPOCH);
-        Validity { from, until: now.checked_add(YEAR * years).unwrap_or(now) }
-    }
 }
 
 /// A key that signs certificates, with its own one: ECDSA on P-256.
@@ -66,7 +48,7 @@ impl Authority {
         let wrong = |error: rcgen::Error| Error::issue(name, error);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(wrong)?;
         let subject = Subject { common_name: name.to_owned(), organization: None };
-        let mut params = parameters(&subject, Validity::years(now, 10));
+        let mut params = parameters(&subject, Validity::years(now, YEARS));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate_pem = params.self_signed(&key).map_err(wrong)?.pem();
@@ -100,6 +82,15 @@ impl Authority {
     /// Its certificate as PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// When its certificate is valid.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn validity(&self) -> Result<Validity, Error> {
+        Validity::of_certificate(&self.certificate_pem)
+            .ok_or_else(|| Error::unusable("the authority's certificate", "it doesn't say when it is valid"))
     }
 
     /// Its private key as PEM.

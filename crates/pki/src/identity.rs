@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{Error, SecretText, folder};
+use crate::{Error, SecretText, Validity, folder};
 
 /// A certificate and its private key.
 #[derive(Debug, Clone)]
@@ -24,11 +24,6 @@ impl Identity {
         identity.chain()?;
         identity.key()?;
         Ok(identity)
-    }
-
-    /// As [`from_pem`](Self::from_pem), of parts that were read before.
-    pub(crate) fn of_checked(certificate_pem: String, key_pem: SecretText) -> Self {
-        Identity { certificate_pem, key_pem }
     }
 
     /// The certificate as PEM.
@@ -59,6 +54,15 @@ impl Identity {
         let certificate = folder::read(&folder.join(format!("{name}.crt")))?;
         let key = SecretText::new(folder::read(&folder.join(format!("{name}.key")))?);
         Identity::from_pem(certificate, key)
+    }
+
+    /// When its certificate is valid.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn validity(&self) -> Result<Validity, Error> {
+        Validity::of_certificate(&self.certificate_pem)
+            .ok_or_else(|| Error::unusable("the certificate", "it doesn't say when it is valid"))
     }
 
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 
 use crate::authority::subject_name;
-use crate::{Error, Identity, SecretText, Subject, folder};
+use crate::{CertificateRequest, Error, Identity, SecretText, Subject, folder};
 
 const WHAT: &str = "the key";
 
@@ -24,15 +24,31 @@ impl OwnKey {
     pub fn load_or_create(folder: &Path, name: &str) -> Result<Self, Error> {
         let path = folder.join(format!("{name}.key"));
         if path.exists() {
-            let pem = SecretText::new(folder::read(&path)?);
-            let pair = KeyPair::from_pem(pem.expose()).map_err(|error| Error::unusable(WHAT, error))?;
-            return Ok(OwnKey { pem, pair });
+            return OwnKey::from_pem(SecretText::new(folder::read(&path)?));
         }
         let pair =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| Error::unusable(WHAT, error))?;
         let pem = SecretText::new(pair.serialize_pem());
         folder::write_secret(&path, pem.expose())?;
         Ok(OwnKey { pem, pair })
+    }
+
+    /// The key of an identity.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub(crate) fn of(identity: &Identity) -> Result<Self, Error> {
+        OwnKey::from_pem(identity.key_pem().clone())
+    }
+
+    fn from_pem(pem: SecretText) -> Result<Self, Error> {
+        let pair = KeyPair::from_pem(pem.expose()).map_err(|error| Error::unusable(WHAT, error))?;
+        Ok(OwnKey { pem, pair })
+    }
+
+    /// A request for a certificate of this key, as an authority reads it.
+    pub(crate) fn request_read(&self, subject: &Subject) -> Result<CertificateRequest, Error> {
+        CertificateRequest::from_pem(self.request(subject)?.as_bytes())
     }
 
     /// A request in PEM (PKCS #10) for a certificate of this key.
@@ -69,7 +85,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{Authority, CertificateRequest, HostNames};
+    use crate::{Authority, HostNames, Renewal, Validity};
 
     #[test]
     fn a_host_gets_a_certificate_for_what_it_is_and_nothing_else() {
@@ -84,14 +100,12 @@ mod tests {
             first_service_address: address,
         };
         let key = OwnKey::load_or_create(folder.path(), "n2").unwrap();
-        let asked = |subject: &Subject| {
-            let request = key.request(subject).unwrap();
-            CertificateRequest::from_pem(request.as_bytes()).unwrap()
-        };
+        let asked = |subject: &Subject| key.request_read(subject).unwrap();
+        let validity = Validity::lasting(now, Validity::OF_HOSTS);
         let mut request = asked(&host.subject());
         // What a request asks for beside its subject is the authority's to say.
         request.names.push("kubernetes.example".into());
-        let certificate = authority.sign_host(&request, &host, now).unwrap();
+        let certificate = authority.sign_host(&request, &host, validity).unwrap();
         let identity = key.identity(&certificate).unwrap();
         assert_eq!(
             identity.key_hash().unwrap(),
@@ -104,6 +118,19 @@ mod tests {
         let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value);
         assert!(names.contains("\"n2\"") && !names.contains("example"), "{names}");
 
+        let at = |days| Renewal {
+            life: Validity::OF_HOSTS,
+            early: 0,
+            now: now + Duration::from_secs(days * 24 * 60 * 60),
+        };
+        assert!(authority.renew_host(&identity, &host, at(59)).unwrap().is_none());
+        // In its time, and also where it was off for years.
+        for days in [60, 3000] {
+            let renewed = authority.renew_host(&identity, &host, at(days)).unwrap().unwrap();
+            assert_eq!(renewed.validity().unwrap(), Validity::lasting(at(days).now, Validity::OF_HOSTS));
+            assert_eq!(renewed.key_hash().unwrap(), identity.key_hash().unwrap(), "the same machine");
+        }
+
         let again = OwnKey::load_or_create(folder.path(), "n2").unwrap();
         again.identity(&certificate).unwrap();
         let other = OwnKey::load_or_create(folder.path(), "n3").unwrap();
@@ -115,8 +142,8 @@ mod tests {
             Subject { organization: masters, ..host.subject() },
             Subject { organization: None, ..host.subject() },
         ] {
-            authority.sign_host(&asked(&subject), &host, now).unwrap_err();
-            authority.sign_front_proxy(&asked(&subject), now).unwrap_err();
+            authority.sign_host(&asked(&subject), &host, validity).unwrap_err();
+            authority.sign_front_proxy(&asked(&subject), validity).unwrap_err();
         }
     }
 }

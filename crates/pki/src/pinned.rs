@@ -10,7 +10,7 @@ use rustls::{CertificateError, ClientConfig, OtherError, RootCertStore};
 
 use crate::authority::pem;
 use crate::judged::{Judge, Judged, Shown};
-use crate::{Error, Identity, KeyHash, Trust};
+use crate::{Error, KeyHash, Trust};
 
 /// A server that doesn't show the authority that is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +59,6 @@ impl Trust {
     }
 }
 
-impl Identity {
-    /// This identity, shown to others together with the authorities that vouch for it: for those who know these only by their
-    /// hash.
-    pub fn showing(&self, trust: &Trust) -> Identity {
-        let chain = format!("{}\n{}", self.certificate_pem().trim_end(), trust.pem());
-        Identity::of_checked(chain, self.key_pem().clone())
-    }
-}
-
 /// Believes servers of the authority with this hash, which they must show.
 #[derive(Debug)]
 struct Pinned {
@@ -102,14 +93,13 @@ mod tests {
     use rustls::pki_types::{ServerName, UnixTime};
 
     use super::*;
-    use crate::identity::certificates;
-    use crate::{Authority, HostNames};
+    use crate::{Authority, HostNames, LiveIdentity};
 
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
-    fn host(authority: &Authority) -> Identity {
+    fn host(authority: &Authority) -> LiveIdentity {
         let address = [10, 73, 0, 1].into();
         let names = HostNames {
             name: "n1".into(),
@@ -117,11 +107,12 @@ mod tests {
             virtual_address: address,
             first_service_address: address,
         };
-        authority.host_identity(&names, now()).unwrap()
+        LiveIdentity::new(authority.host_identity(&names, now()).unwrap()).unwrap()
     }
 
-    fn verify(hash: KeyHash, shown: &Identity, name: &str) -> Result<(), rustls::Error> {
-        let chain = certificates("it", shown.certificate_pem()).unwrap();
+    fn verify(hash: KeyHash, shown: &LiveIdentity, name: &str) -> Result<(), rustls::Error> {
+        let shown = shown.shown();
+        let chain = &shown.cert;
         let pinned = Pinned::verifier(hash, Arc::new(ring_provider::default_provider()));
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let since = UnixTime::since_unix_epoch(now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
@@ -135,8 +126,7 @@ mod tests {
         let hash = trust.hash().unwrap();
         let shown = host(&ours).showing(&trust);
         verify(hash, &shown, "10.73.0.1").unwrap();
-        let chain = certificates("it", shown.certificate_pem()).unwrap();
-        assert_eq!(hash.authority_of(&chain).unwrap().hash().unwrap(), hash);
+        assert_eq!(hash.authority_of(&shown.shown().cert).unwrap().hash().unwrap(), hash);
 
         for (hash, shown, name) in [
             (hash, shown.clone(), "10.73.0.9"),

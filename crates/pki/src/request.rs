@@ -1,7 +1,6 @@
 //! Requests for certificates (PKCS #10, RFC 2986), as somebody else made them.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
@@ -11,7 +10,6 @@ use x509_parser::prelude::{FromDer, X509Name};
 use x509_parser::x509::AttributeTypeAndValue;
 
 use crate::Error;
-use crate::identity::certificates;
 
 const WHAT: &str = "the request";
 
@@ -86,14 +84,6 @@ impl CertificateRequest {
         }
         Ok(())
     }
-}
-
-/// Until when a certificate in PEM is valid; nothing if it is none.
-pub fn valid_until(pem: &str) -> Option<SystemTime> {
-    let certificate = certificates("the certificate", pem).ok()?.into_iter().next()?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))
 }
 
 /// What can't be read here is read by nobody else either: no name hides in a text of another kind.

@@ -1,16 +1,16 @@
 //! The certificates that a cluster consists of.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::reserved::NODES;
-use crate::{Authority, CertificateRequest, Error, Identity, Subject, Usage, Validity};
+use crate::{Authority, CertificateRequest, Error, Identity, OwnKey, Subject, Usage, Validity};
 
 /// The names under which Kubernetes' own API is known inside a cluster, and on its machine.
 const API_NAMES: [&str; 4] = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
 /// The name by which the API vouches for who asks, and of its files.
 pub const FRONT_PROXY: &str = "front-proxy-client";
-/// Ten years, as the authority: renewal is not a host's business yet.
+/// As long as the authority, for those who aren't renewed: the hosts of a cluster on one machine, which don't have the authority's key.
 const YEARS: u32 = 10;
 
 /// A host's name and the addresses under which it answers.
@@ -42,13 +42,29 @@ impl HostNames {
     }
 }
 
+/// By what it is decided whether a certificate is renewed, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// How long the new one lasts.
+    pub life: Duration,
+    /// How much earlier than at two thirds of that, by chance: see [`Validity::renewed_at`].
+    pub early: u8,
+    /// The time.
+    pub now: SystemTime,
+}
+
+/// Whom the administrator's certificate is for.
+pub fn admin_subject() -> Subject {
+    Subject { common_name: "kubernetes-admin".to_owned(), organization: Some("system:masters".to_owned()) }
+}
+
 /// Whom the certificate is for by which the API vouches for who asks.
 pub fn front_proxy_subject() -> Subject {
     Subject { common_name: FRONT_PROXY.to_owned(), organization: None }
 }
 
 impl Authority {
-    /// A host's identity: `CN=system:node:NAME`, `O=system:nodes`, for server and client use.
+    /// A host's identity that lasts as long as the authority: `CN=system:node:NAME`, `O=system:nodes`, for server and client use.
     ///
     /// # Errors
     /// [`Error::Issue`].
@@ -57,7 +73,7 @@ impl Authority {
     }
 
     /// The identity by which the API vouches to servers of aggregated APIs for who asks: `CN=front-proxy-client`, for
-    /// client use.
+    /// client use. It lasts as long as the authority.
     ///
     /// # Errors
     /// [`Error::Issue`].
@@ -73,7 +89,7 @@ impl Authority {
         &self,
         request: &CertificateRequest,
         host: &HostNames,
-        now: SystemTime,
+        validity: Validity,
     ) -> Result<String, Error> {
         self.sign_for(
             request,
@@ -81,7 +97,7 @@ impl Authority {
             host.names(),
             &host.addresses(),
             &[Usage::DigitalSignature, Usage::ClientAuth, Usage::ServerAuth],
-            now,
+            validity,
         )
     }
 
@@ -89,9 +105,13 @@ impl Authority {
     ///
     /// # Errors
     /// [`Error::Issue`] if the request is for anybody else.
-    pub fn sign_front_proxy(&self, request: &CertificateRequest, now: SystemTime) -> Result<String, Error> {
+    pub fn sign_front_proxy(
+        &self,
+        request: &CertificateRequest,
+        validity: Validity,
+    ) -> Result<String, Error> {
         let usages = [Usage::DigitalSignature, Usage::ClientAuth];
-        self.sign_for(request, &front_proxy_subject(), Vec::new(), &[], &usages, now)
+        self.sign_for(request, &front_proxy_subject(), Vec::new(), &[], &usages, validity)
     }
 
     fn sign_for(
@@ -101,7 +121,7 @@ impl Authority {
         names: Vec<String>,
         addresses: &[IpAddr],
         usages: &[Usage],
-        now: SystemTime,
+        validity: Validity,
     ) -> Result<String, Error> {
         let is_meant = request.common_name == subject.common_name
             && request.organizations.iter().eq(subject.organization.iter());
@@ -116,18 +136,72 @@ impl Authority {
             uris: Vec::new(),
             ..request.clone()
         };
-        self.sign(&granted, usages, Validity::years(now, YEARS))
+        self.sign(&granted, usages, validity)
     }
 
-    /// The administrator's identity: `CN=kubernetes-admin`, `O=system:masters`, for client use.
+    /// A host's identity by a key that is there.
+    ///
+    /// # Errors
+    /// [`Error::Issue`], and [`Error::Unusable`].
+    pub fn certify_host(
+        &self,
+        key: &OwnKey,
+        host: &HostNames,
+        validity: Validity,
+    ) -> Result<Identity, Error> {
+        key.identity(&self.sign_host(&key.request_read(&host.subject())?, host, validity)?)
+    }
+
+    /// A [front proxy](Self::front_proxy_identity)'s identity by a key that is there.
+    ///
+    /// # Errors
+    /// [`Error::Issue`], and [`Error::Unusable`].
+    pub fn certify_front_proxy(&self, key: &OwnKey, validity: Validity) -> Result<Identity, Error> {
+        key.identity(&self.sign_front_proxy(&key.request_read(&front_proxy_subject())?, validity)?)
+    }
+
+    /// A host's identity anew, with the key that it has: by that others know the machine. `None` where it isn't [due](Validity::is_due).
+    ///
+    /// # Errors
+    /// [`Error::Issue`], and [`Error::Unusable`].
+    pub fn renew_host(
+        &self,
+        identity: &Identity,
+        host: &HostNames,
+        renewal: Renewal,
+    ) -> Result<Option<Identity>, Error> {
+        self.renew(identity, renewal, |key, validity| self.certify_host(key, host, validity))
+    }
+
+    /// A [front proxy](Self::front_proxy_identity)'s identity anew, as [`renew_host`](Self::renew_host) does it.
+    ///
+    /// # Errors
+    /// [`Error::Issue`], and [`Error::Unusable`].
+    pub fn renew_front_proxy(
+        &self,
+        identity: &Identity,
+        renewal: Renewal,
+    ) -> Result<Option<Identity>, Error> {
+        self.renew(identity, renewal, |key, validity| self.certify_front_proxy(key, validity))
+    }
+
+    fn renew(
+        &self,
+        identity: &Identity,
+        Renewal { life, early, now }: Renewal,
+        certify: impl FnOnce(&OwnKey, Validity) -> Result<Identity, Error>,
+    ) -> Result<Option<Identity>, Error> {
+        if !identity.validity()?.is_due(self.validity()?, life, early, now) {
+            return Ok(None);
+        }
+        certify(&OwnKey::of(identity)?, Validity::lasting(now, life)).map(Some)
+    }
+
+    /// The administrator's identity that lasts as long as the authority: `CN=kubernetes-admin`, `O=system:masters`, for client use.
     ///
     /// # Errors
     /// [`Error::Issue`].
     pub fn admin_identity(&self, now: SystemTime) -> Result<Identity, Error> {
-        let subject = Subject {
-            common_name: "kubernetes-admin".to_owned(),
-            organization: Some("system:masters".to_owned()),
-        };
-        self.issue(&subject, &[], &[], Validity::years(now, YEARS))
+        self.issue(&admin_subject(), &[], &[], Validity::years(now, YEARS))
     }
 }

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, Supported
 use crate::believed::Believed;
 use crate::hosts::HostsAlone;
 use crate::identity::certificates;
-use crate::{Error, Identity, folder};
+use crate::{Error, Identity, LiveIdentity, folder};
 
 const FILE: &str = "ca.crt";
 /// Wherever we listen, and between hosts.
@@ -134,11 +134,11 @@ impl Trust {
     }
 }
 
-impl Identity {
+impl LiveIdentity {
     /// A server with this identity: TLS 1.3. Sessions are resumed by tickets that no memory is kept for.
     ///
     /// # Errors
-    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    /// [`Error::Tls`].
     pub fn server_config(
         &self,
         trust: &Trust,
@@ -158,8 +158,7 @@ impl Identity {
             .with_protocol_versions(NEWEST)
             .map_err(Error::tls)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain()?, self.key()?)
-            .map_err(Error::tls)?;
+            .with_cert_resolver(Arc::new(self.clone()));
         config.ticketer = ring::Ticketer::new().map_err(Error::tls)?;
         config.send_tls13_tickets = 1;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -169,19 +168,53 @@ impl Identity {
     /// A client with this identity, for servers of this authority: TLS 1.3. Sessions are resumed.
     ///
     /// # Errors
-    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    /// [`Error::Tls`].
     pub fn client_config(&self, trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(NEWEST)
             .map_err(Error::tls)?
             .with_root_certificates(trust.roots.clone())
-            .with_client_auth_cert(self.chain()?, self.key()?)
-            .map_err(Error::tls)?;
+            .with_client_cert_resolver(Arc::new(self.clone()));
         Ok(speaking(config, alpn))
     }
 
     /// As [`client_config`](Self::client_config), for servers that aren't ours and may be of any age: TLS 1.2
     /// also. They are believed also if their own certificate is among those of `trust`.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn client_config_for_any_age(
+        &self,
+        trust: &Trust,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, Error> {
+        Ok(speaking(trust.others()?.with_client_cert_resolver(Arc::new(self.clone())), alpn))
+    }
+}
+
+impl Identity {
+    /// A server with this identity, as [`LiveIdentity::server_config`].
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn server_config(
+        &self,
+        trust: &Trust,
+        client_auth: ClientAuth,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, Error> {
+        LiveIdentity::new(self.clone())?.server_config(trust, client_auth, alpn)
+    }
+
+    /// A client with this identity, as [`LiveIdentity::client_config`].
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn client_config(&self, trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        LiveIdentity::new(self.clone())?.client_config(trust, alpn)
+    }
+
+    /// A client with this identity, as [`LiveIdentity::client_config_for_any_age`].
     ///
     /// # Errors
     /// [`Error::Tls`], for example if certificate and key are not a pair.
@@ -190,8 +223,7 @@ impl Identity {
         trust: &Trust,
         alpn: &[&[u8]],
     ) -> Result<Arc<ClientConfig>, Error> {
-        let config = trust.others()?.with_client_auth_cert(self.chain()?, self.key()?).map_err(Error::tls)?;
-        Ok(speaking(config, alpn))
+        LiveIdentity::new(self.clone())?.client_config_for_any_age(trust, alpn)
     }
 }
 

@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // A test's functions may fail the test.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use pki::{Authority, CertificateRequest, ClientAuth, HostNames, Identity, Subject, Trust, Usage, Validity};
-use rustls::pki_types::ServerName;
+use pki::{
+    Authority, CertificateRequest, ClientAuth, HostNames, Identity, LiveIdentity, Renewal, Subject, Trust,
+    Usage, Validity,
+};
+use rustls::client::Resumption;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
 #[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
@@ -14,14 +20,17 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-fn host(authority: &Authority, name: &str) -> Identity {
-    let names = HostNames {
+fn names(name: &str) -> HostNames {
+    HostNames {
         name: name.to_owned(),
         address: [127, 0, 1, 1].into(),
         virtual_address: [127, 0, 0, 100].into(),
         first_service_address: [127, 96, 0, 1].into(),
-    };
-    authority.host_identity(&names, now()).unwrap()
+    }
+}
+
+fn host(authority: &Authority, name: &str) -> Identity {
+    authority.host_identity(&names(name), now()).unwrap()
 }
 
 /// Carries bytes between the two until neither has more to say, then a byte each way.
@@ -33,6 +42,12 @@ fn shake(
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(client, name)?;
     let mut server = ServerConnection::new(server)?;
+    carry(&mut client, &mut server)?;
+    Ok((client, server))
+}
+
+/// Carries what either has to say.
+fn carry(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), rustls::Error> {
     let mut wire = Vec::new();
     while client.wants_write() || server.wants_write() {
         client.write_tls(&mut wire).unwrap();
@@ -50,7 +65,7 @@ fn shake(
         }
         wire.clear();
     }
-    Ok((client, server))
+    Ok(())
 }
 
 fn subject_of(server: &ServerConnection) -> String {
@@ -371,4 +386,83 @@ fn a_server_whose_own_certificate_is_in_the_bundle_is_believed_as_go_does() {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     });
     refused(&client, &client, "127.0.0.1", "InvalidPurpose");
+}
+
+/// Sends a word from the client to the server, and says what came.
+fn say(client: &mut ClientConnection, server: &mut ServerConnection) -> Vec<u8> {
+    client.writer().write_all(b"still here").unwrap();
+    carry(client, server).unwrap();
+    let mut heard = vec![0; 10];
+    server.reader().read_exact(&mut heard).unwrap();
+    heard
+}
+
+/// A clock that stands.
+#[derive(Debug)]
+struct At(UnixTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
+}
+
+/// A new handshake of the two, at a time.
+fn shake_at(
+    client: &ClientConfig,
+    server: &ServerConfig,
+    at: SystemTime,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+    let (mut client, mut server) = (client.clone(), server.clone());
+    client.time_provider = Arc::new(At(at));
+    server.time_provider = Arc::new(At(at));
+    client.resumption = Resumption::disabled();
+    shake(Arc::new(client), Arc::new(server), "n1")
+}
+
+#[test]
+fn certificates_are_renewed_while_connections_go_on_and_also_long_after_their_end() {
+    // A minute stands for three months.
+    let (life, start) = (Duration::from_secs(60), now());
+    let authority = Authority::create("holdfast", start).unwrap();
+    let trust = authority.trust().unwrap();
+    let [server, client] = ["n1", "n2"].map(|name| LiveIdentity::new(host(&authority, name)).unwrap());
+    // Made once; what they show is renewed beneath them.
+    let tls = server.server_config(&trust, ClientAuth::Hosts, &[]).unwrap();
+    let asks = client.client_config(&trust, &[]).unwrap();
+    let (mut open, mut opened) = shake(asks.clone(), tls.clone(), "n1").unwrap();
+
+    let renew = |live: &LiveIdentity, name: &str, now: SystemTime| {
+        let new =
+            authority.renew_host(&live.current(), &names(name), Renewal { life, early: 0, now }).unwrap();
+        new.is_some_and(|new| live.replace(new).is_ok())
+    };
+    let mut seen = Vec::new();
+    for step in 1..=10 {
+        // What was made to last for years is renewed as what lasts a minute is; the others are over just now.
+        let at = start + life * step;
+        assert!(renew(&server, "n1", at) && renew(&client, "n2", at), "step {step}");
+        for at in [at, at + life / 2] {
+            let (other, _) = shake_at(&asks, &tls, at).unwrap();
+            seen.push(other.peer_certificates().unwrap()[0].clone());
+        }
+        assert!(!renew(&server, "n1", at + life / 2), "not before it is due");
+        assert_eq!(say(&mut open, &mut opened), b"still here");
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 10, "each handshake showed the certificate of its time");
+
+    let late = start + life * 10_000;
+    assert!(shake_at(&asks, &tls, late).is_err(), "both are over");
+    assert!(renew(&server, "n1", late));
+    assert!(shake_at(&asks, &tls, late).is_err(), "the client's is over");
+    assert!(renew(&client, "n2", late));
+    shake_at(&asks, &tls, late).unwrap();
+    assert_eq!(say(&mut open, &mut opened), b"still here");
+    let other = Authority::create("other", start).unwrap();
+    let odd =
+        Identity::from_pem(host(&authority, "n1").certificate_pem(), host(&other, "n1").key_pem().clone());
+    server.replace(odd.unwrap()).unwrap_err();
+    shake_at(&asks, &tls, late).expect("what is no pair is not taken");
 }

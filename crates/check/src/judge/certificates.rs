@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::facts::{Certificate, Facts};
 use crate::finding::{Group, Section};
 
-/// Time enough for somebody to read a report and to act.
-pub(crate) const SOON: Duration = Duration::from_secs(30 * DAY);
+/// Time enough for somebody to read a report and to act. A host's own are renewed when a month is left.
+pub(crate) const SOON: Duration = Duration::from_secs(21 * DAY);
 /// A day's seconds.
 pub(crate) const DAY: u64 = 24 * 60 * 60;
 /// What there is to do about a certificate that ends.
-pub(crate) const RENEW: &str = "make a new one where the cluster was made, and start the host again";
+pub(crate) const RENEW: &str = "a host that has ca.key renews its own by itself, and its log says why it doesn't; for others see docs/certificates.md";
 
 pub(super) fn judge(facts: &Facts) -> Section {
     let mut section = Section::new(Group::Certificates);

@@ -9,16 +9,17 @@ use config::HostConfig;
 use futures::future::BoxFuture;
 use install::{
     Admitted, Applicant, Grant, JoinRequest, Keys, Known, KnownNode, Refusal, Register, SECRETS_NAMESPACE,
-    Shared, Token, Tries, admit, check_token, first_service,
+    Shared, Token, Tries, admit, check_token,
 };
 use jiff::Timestamp;
 use membership::Hosts;
-use pki::{Authority, CertificateRequest, HostNames, KeyHash, TokenKey};
+use pki::{Authority, CertificateRequest, HostNames, KeyHash, TokenKey, Validity};
 use serde_json::Value;
 use server::{Door, Server, TurnedAway};
 use store::State;
 use tokio::sync::watch;
 
+use super::host_names;
 use super::register::Seen;
 use crate::engine::Engine;
 use crate::nodes::{self, StoredNode, name_of};
@@ -145,19 +146,16 @@ impl JoinDoor {
     /// The certificates that were asked for.
     fn sign(&self, authority: &Authority, request: &JoinRequest, now: &Moment) -> Result<Signed, TurnedAway> {
         let wrong = |why: pki::Error| turned_away(400, "BadRequest", format!("{why}; run `holdfast join`"));
-        let host = HostNames {
-            name: request.name.clone(),
-            address: request.address,
-            virtual_address: self.config.virtual_address,
-            first_service_address: first_service(self.config.service_cidr).unwrap_or(request.address),
-        };
+        let host =
+            HostNames { name: request.name.clone(), address: request.address, ..host_names(&self.config) };
         let read = |pem: &str| CertificateRequest::from_pem(pem.as_bytes()).map_err(wrong);
         let of_host = read(&request.host_request)?;
         let of_proxy = read(&request.front_proxy_request)?;
+        let validity = Validity::lasting(now.wall, Validity::OF_HOSTS);
         Ok(Signed {
             key: of_host.key_hash().map_err(wrong)?,
-            host_certificate: authority.sign_host(&of_host, &host, now.wall).map_err(wrong)?,
-            front_proxy_certificate: authority.sign_front_proxy(&of_proxy, now.wall).map_err(wrong)?,
+            host_certificate: authority.sign_host(&of_host, &host, validity).map_err(wrong)?,
+            front_proxy_certificate: authority.sign_front_proxy(&of_proxy, validity).map_err(wrong)?,
         })
     }
 

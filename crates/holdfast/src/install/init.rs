@@ -6,14 +6,14 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use config::HostConfig;
-use install::{Attempt, FirstHost, Layout, Machine, Settings, Stage, Token, first_config, first_service};
+use install::{Attempt, FirstHost, Layout, Machine, Settings, Stage, Token, first_config};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use pki::{Authority, FRONT_PROXY, HostNames, TokenKey};
+use pki::{Authority, FRONT_PROXY, OwnKey, TokenKey, Validity};
 
 use super::preflight::{Aim, preflight};
 use super::token::{join_line, until};
-use super::{Folders, begin, starting, write_kubeconfig};
+use super::{Folders, begin, host_names, starting, write_kubeconfig};
 use crate::tell::show;
 
 /// Arguments of `holdfast init`.
@@ -116,15 +116,12 @@ fn make_keys(config: &HostConfig, layout: &Layout) -> anyhow::Result<()> {
     }
     TokenKey::load_or_create(pki)?;
     authority.heartbeat_key()?.save(pki)?;
-    let names = HostNames {
-        name: config.name.clone(),
-        address: config.address,
-        virtual_address: config.virtual_address,
-        first_service_address: first_service(config.service_cidr).unwrap_or(config.address),
-    };
-    authority.host_identity(&names, now)?.save(pki, &config.name)?;
-    authority.front_proxy_identity(now)?.save(pki, FRONT_PROXY)?;
-    write_kubeconfig(layout, &authority, config)
+    let (key, validity) =
+        (|name: &str| OwnKey::load_or_create(pki, name), Validity::lasting(now, Validity::OF_HOSTS));
+    let host = authority.certify_host(&key(&config.name)?, &host_names(config), validity)?;
+    host.save(pki, &config.name)?;
+    authority.certify_front_proxy(&key(FRONT_PROXY)?, validity)?.save(pki, FRONT_PROXY)?;
+    write_kubeconfig(layout, &authority, config, now)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the program: here chance comes in")]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, stdin};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use client::{Client, Content, Kubeconfig};
@@ -255,9 +255,17 @@ fn write(
     Authority::from_pem(&*keys.requests, secret(&keys.requests_key))?.save_for_requests(pki)?;
     own.host.identity(&grant.host_certificate)?.save(pki, &config.name)?;
     own.front_proxy.identity(&grant.front_proxy_certificate)?.save(pki, FRONT_PROXY)?;
-    write_kubeconfig(layout, &authority, config)?;
+    write_kubeconfig(layout, &authority, config, now())?;
     layout.write_config(config, true)?;
     Ok(layout.finish()?)
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the program: the administrator's certificate is valid from now on"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Says what to type next.

@@ -11,11 +11,13 @@ mod token;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
+use client::Kubeconfig;
 use config::HostConfig;
-use install::{Former, Layout, Plan};
-use pki::Authority;
+use install::{Former, Layout, Plan, first_service};
+use pki::{Authority, HostNames, Renewal, Validity, admin_subject};
 
 pub use door::open_door;
 pub use first_token::bring_first_token;
@@ -75,10 +77,46 @@ pub fn apis_beside(kubeconfig: &Path) -> Vec<SocketAddr> {
     std::iter::once(own).chain(others.into_values().filter(|other| *other != own)).collect()
 }
 
+/// What stands in the certificate of a host.
+pub fn host_names(config: &HostConfig) -> HostNames {
+    HostNames {
+        name: config.name.clone(),
+        address: config.address,
+        virtual_address: config.virtual_address,
+        first_service_address: first_service(config.service_cidr).unwrap_or(config.address),
+    }
+}
+
+/// Writes the administrator's kubeconfig in a host's folder anew, where it is there, is this cluster's, and its certificate is due.
+pub fn renew_kubeconfig(
+    folder: &Path,
+    authority: &Authority,
+    config: &HostConfig,
+    Renewal { life, early, now }: Renewal,
+) -> anyhow::Result<()> {
+    let layout = Layout::new(folder.to_owned(), PathBuf::new());
+    let Ok(former) = Kubeconfig::load(&layout.kubeconfig()) else { return Ok(()) };
+    if former.certificate_authority != authority.certificate_pem().as_bytes() {
+        return Ok(());
+    }
+    let own = former.client_certificate.as_deref().and_then(|pem| std::str::from_utf8(pem).ok());
+    let Some(validity) = own.and_then(Validity::of_certificate) else { return Ok(()) };
+    if !validity.is_due(authority.validity()?, life, early, now) {
+        return Ok(());
+    }
+    write_kubeconfig(&layout, authority, config, now)?;
+    tracing::info!("{} was renewed", layout.kubeconfig().display());
+    Ok(())
+}
+
 /// Writes the administrator's kubeconfig: a person who has the authority's key can make one.
-#[allow(clippy::disallowed_methods, reason = "the program: its certificate is valid from now on")]
-fn write_kubeconfig(layout: &Layout, authority: &Authority, config: &HostConfig) -> anyhow::Result<()> {
-    let admin = authority.admin_identity(std::time::SystemTime::now())?;
+fn write_kubeconfig(
+    layout: &Layout,
+    authority: &Authority,
+    config: &HostConfig,
+    now: SystemTime,
+) -> anyhow::Result<()> {
+    let admin = authority.issue(&admin_subject(), &[], &[], Validity::lasting(now, Validity::OF_ADMIN))?;
     let server = format!("https://{}", config.virtual_api());
     let text = local::kubeconfig("holdfast", &server, authority.certificate_pem(), &admin);
     Ok(layout.write_kubeconfig(&text)?)

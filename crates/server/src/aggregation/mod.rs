@@ -14,7 +14,7 @@ mod request_info;
 use std::sync::Arc;
 
 use objects::Followed;
-use pki::{Identity, Trust};
+use pki::{LiveIdentity, Trust};
 use serde_json::Value;
 use store::State;
 
@@ -35,7 +35,7 @@ const FRONT_PROXY: &str = "front-proxy-client";
 #[derive(Debug, Clone)]
 pub struct FrontProxy {
     /// The certificate by which they know that what a request says about its user is true: `CN=front-proxy-client`.
-    pub identity: Identity,
+    pub identity: LiveIdentity,
     /// The authority that signed it.
     pub trust: Trust,
     /// The authorities that sign clients' certificates.

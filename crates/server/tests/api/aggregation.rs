@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use pki::{Authority, ClientAuth, Subject, Trust, Validity};
+use pki::{Authority, ClientAuth, LiveIdentity, Subject, Trust, Validity};
 use serde_json::{Value, json};
 use server::{FrontProxy, UserInfo};
 use tokio::net::TcpListener;
@@ -118,7 +118,7 @@ fn api_service(bundle: Option<&str>) -> Value {
 
 async fn house(cluster: &Authority) -> House {
     let trust = cluster.trust().unwrap();
-    let identity = cluster.front_proxy_identity(now()).unwrap();
+    let identity = LiveIdentity::new(cluster.front_proxy_identity(now()).unwrap()).unwrap();
     House::with_front_proxy(FrontProxy { identity, clients: trust.clone(), trust }).await
 }
 
