@@ -134,6 +134,12 @@ impl Machine {
         front_proxy.save(&pki, FRONT_PROXY).unwrap();
     }
 
+    /// The hash of its key.
+    pub fn key_hash(&self) -> String {
+        let name = format!("n{}", self.number);
+        Identity::load(&self.etc().join("pki"), &name).unwrap().key_hash().unwrap().to_string()
+    }
+
     /// Until when its host's certificate is valid.
     pub fn valid_until(&self) -> SystemTime {
         let name = format!("n{}", self.number);

@@ -169,7 +169,14 @@ async fn three_machines(island: Island) {
     assert!(refused.contains("token create --replace n1"), "{refused}");
     let made = n2.does(&["token", "create", "--replace", "n1", "--kubeconfig", &n2.kubeconfig()]);
     let (token, join) = join_of(&made);
-    anew.joins(token, &[&join[..], &["--ignore", "all"]].concat());
+    let join = [&join[..], &["--ignore", "all"]].concat();
+    anew.joins(token, &join);
+    let late = Machine::new(&folder.path().join("late"), 4, bridge.plug(4).await.unwrap());
+    let refused = late.fails_to_join(token, &join);
+    assert!(refused.contains("which is good for one alone"), "{refused}");
+    let taken_back = Api::<ConfigMap>::namespaced(after.clone(), "kube-system");
+    let taken_back = taken_back.get("holdfast-certificates").await.unwrap().data.unwrap();
+    assert!(taken_back.values().any(|entry| entry.contains(&n1.key_hash())), "{taken_back:?}");
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
     let _ = deployments.delete("web", &DeleteParams::default()).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pki::{Trust, reserved_name};
+use pki::{RevokedKeys, Trust, reserved_name};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -18,6 +18,8 @@ pub struct ClusterAuthority {
     pub trust: Trust,
     /// The hosts that it made certificates for, as they come and go.
     pub hosts: watch::Receiver<Arc<BTreeSet<String>>>,
+    /// The keys of machines that were taken back: handshakes of hosts among themselves look there.
+    pub revoked: RevokedKeys,
 }
 
 impl ClusterAuthority {

@@ -2,7 +2,7 @@
 //! by what a host's pods use. It knows nothing of HTTP; the time comes from outside.
 //!
 //! A user ([`UserInfo`]) wants something ([`Wanted`]), and the [`Authorizer`] says whether it may, as of a state of the store.
-//! [`Tokens`] makes the tokens of service accounts and tells whose one is.
+//! [`Tokens`] makes the tokens of service accounts and tells whose one is, [`Revocations`] which certificates were taken back.
 
 mod attributes;
 mod authority;
@@ -10,8 +10,10 @@ mod authorizer;
 mod node;
 mod privilege;
 mod review;
+mod revocation;
 mod roles;
 mod rule;
+mod shown;
 mod tokens;
 mod user_info;
 mod uses;
@@ -20,8 +22,10 @@ pub use attributes::{Attributes, Wanted};
 pub use authority::ClusterAuthority;
 pub use authorizer::{Authorizer, Reason};
 pub use privilege::Decided;
+pub use revocation::{RevocationList, Revocations, entry_key};
 pub use roles::Grant;
 pub use rule::Rule;
+pub use shown::ShownCertificate;
 pub use tokens::{
     Authenticated, Bound, Issued, Stamp, TokenError, TokenRequest, Tokens, openid_configuration,
 };

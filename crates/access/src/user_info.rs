@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -33,13 +32,6 @@ impl UserInfo {
         let subject = certificate.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?;
         Some(UserInfo::new(user, subject.iter_organization().filter_map(|o| o.as_str().ok())))
-    }
-
-    /// The same while the certificate is valid. The handshake looks at that too, but not for a session that is resumed.
-    pub fn of_current(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        let is_over = parsed.validity().not_after.timestamp() < now.as_second();
-        if is_over { None } else { UserInfo::of_certificate(certificate) }
     }
 
     /// The identity of a part of this process that writes as `user`: hosts are held to what hosts may,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use config::HostConfig;
-use pki::{ClientAuth, LiveIdentity, Trust};
+use pki::{LiveIdentity, RevokedKeys, Trust};
 use store::{Embedded, Member, StartError, Store};
 use tokio::sync::watch;
 
@@ -29,6 +29,7 @@ impl Engine {
         config: &HostConfig,
         identity: &LiveIdentity,
         trust: &Trust,
+        revoked: &RevokedKeys,
         beats: store::Beats,
     ) -> anyhow::Result<Engine> {
         if let Some(datastore) = &config.datastore {
@@ -40,7 +41,7 @@ impl Engine {
             &config.cluster_id,
             config.peers_at(config.ports.store),
             host::store_dir(config),
-            identity.server_config(trust, ClientAuth::Hosts, &[])?,
+            identity.members_config(trust, revoked)?,
             identity.client_config(trust, &[])?,
         )?;
         store_config.timing = timing(&config.timeouts.store);

@@ -15,7 +15,7 @@ use membership::{HeartbeatDriver, LeasePage};
 use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
-use pki::{Authority, ClientAuth, HeartbeatKey, TokenKey, Trust};
+use pki::{Authority, ClientAuth, HeartbeatKey, RevokedKeys, TokenKey, Trust};
 use server::Server;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -188,6 +188,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
     let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
+    let revoked = RevokedKeys::default();
 
     let urgent = threads::urgent()?;
     let beats = membership::Options {
@@ -209,7 +210,8 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
         .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
     let epoch = watch::Sender::new(None);
     let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
-        let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
+        let (config, identity, trust, revoked) =
+            (config.clone(), identity.clone(), trust.clone(), revoked.clone());
         let (others, addresses) = (Handle::current(), epoch.subscribe());
         async move {
             let membership = HeartbeatDriver::start(beats)?;
@@ -221,7 +223,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
             );
             let last_heard = membership.last_heard();
             let beats = store::Beats::new(move |member| last_heard.of(member));
-            anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
+            anyhow::Ok((membership, Engine::start(&config, &identity, &trust, &revoked, beats).await?))
         }
     })
     .await??;
@@ -267,7 +269,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
             // Servers of aggregated APIs ask the API who the others are.
             clients: trust.clone(),
         }),
-        authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts }),
+        authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts, revoked }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
         metrics: vec![
@@ -398,6 +400,10 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
     });
     tasks::spawn(info_span!("renew certificates"), certificates.keep());
     tasks::spawn(info_span!("aggregated APIs"), server.clone().aggregate());
+    tasks::spawn(info_span!("follow revocations"), {
+        let server = server.clone();
+        async move { server.keep_revocations().await }
+    });
     tasks::spawn(info_span!("keep definitions"), {
         let server = server.clone();
         async move { server.keep_definitions().await }

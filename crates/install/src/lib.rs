@@ -26,6 +26,6 @@ pub use machine::{Error as MachineError, Link, Machine, Place};
 pub use register::{Entry, KEY as REGISTER_KEY, Register};
 pub use settings::{Error as SettingsError, Settings};
 pub use token::{
-    ListedToken, NoToken, SECRET_PREFIX, SECRETS_NAMESPACE, Token, TokenRefused, check_token, listed,
+    ListedToken, NoToken, Opens, SECRET_PREFIX, SECRETS_NAMESPACE, Token, TokenRefused, check_token, listed,
 };
 pub use tries::Tries;

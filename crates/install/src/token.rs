@@ -21,6 +21,8 @@ const KIND: &str = "bootstrap.kubernetes.io/token";
 const MEMBERS: &str = "system:bootstrappers:holdfast:members";
 /// Where the Secret says whose place a machine may take.
 const REPLACES: &str = "replaces";
+/// Where the Secret says which machine took it, by the hash of its key.
+const USED_BY: &str = "used-by";
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const ID: usize = 6;
 const SECRET: usize = 16;
@@ -38,7 +40,7 @@ pub struct Token {
 pub struct NoToken;
 
 /// Why a token doesn't open the door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
     /// There is no such token, or its secret is another one: who guesses doesn't hear which.
     #[error("the cluster knows no such token")]
@@ -49,6 +51,31 @@ pub enum TokenRefused {
     /// It was made for something else.
     #[error("the token isn't one for hosts that join")]
     ForOthers,
+    /// Another machine took the place with it.
+    #[error("a machine took the place of {0} with this token, which is good for one alone")]
+    Used(String),
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opens {
+    /// Whose place its machine may take.
+    pub replaces: Option<String>,
+    /// The key of the machine that did.
+    used_by: Option<String>,
+}
+
+impl Opens {
+    /// Whether the token opens the door to a machine with this key: one by which another took its place doesn't.
+    ///
+    /// # Errors
+    /// [`TokenRefused::Used`].
+    pub fn to(&self, key: &str) -> Result<(), TokenRefused> {
+        match (&self.replaces, &self.used_by) {
+            (Some(name), Some(used_by)) if used_by != key => Err(TokenRefused::Used(name.clone())),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Token {
@@ -99,6 +126,11 @@ impl Token {
         })
     }
 
+    /// What is merged into its Secret once a machine with this key takes a place with it.
+    pub fn used_by(key: &str) -> Value {
+        json!({"data": {USED_BY: STANDARD.encode(key)}})
+    }
+
     /// The token whose Secret this is.
     pub fn of_object(secret: &Value) -> Option<Self> {
         let Read { id, secret, .. } = Read::of(secret)?;
@@ -144,16 +176,12 @@ pub fn listed(secrets: &[Value]) -> Vec<ListedToken> {
         .collect()
 }
 
-/// Whether a token opens the door, and whose place its machine may take: `secret` is what the store has under the name of the
+/// Whether a token opens the door, and what behind it: `secret` is what the store has under the name of the
 /// token's Secret.
 ///
 /// # Errors
 /// [`TokenRefused`]. That its time is over, or that it was made for something else, hears only who has its secret.
-pub fn check_token(
-    token: &Token,
-    secret: Option<&[u8]>,
-    now: Timestamp,
-) -> Result<Option<String>, TokenRefused> {
+pub fn check_token(token: &Token, secret: Option<&[u8]>, now: Timestamp) -> Result<Opens, TokenRefused> {
     let secret: Value = secret.and_then(|secret| serde_json::from_slice(secret).ok()).unwrap_or_default();
     let read = Read::of(&secret).filter(|read| read.id == token.id).ok_or(TokenRefused::Unknown)?;
     if !same(read.secret.as_bytes(), token.secret.expose().as_bytes()) {
@@ -164,7 +192,10 @@ pub fn check_token(
         (_, Some(until)) if until <= now => return Err(TokenRefused::Over(until)),
         _ => {}
     }
-    if read.is_for_hosts() { Ok(read.replaces) } else { Err(TokenRefused::ForOthers) }
+    match read.is_for_hosts() {
+        true => Ok(Opens { replaces: read.replaces, used_by: read.used_by }),
+        false => Err(TokenRefused::ForOthers),
+    }
 }
 
 /// Takes as long for any two texts of a length.
@@ -180,6 +211,7 @@ struct Read {
     is_for_use: bool,
     groups: String,
     replaces: Option<String>,
+    used_by: Option<String>,
 }
 
 impl Read {
@@ -199,6 +231,7 @@ impl Read {
             is_for_use: text("usage-bootstrap-authentication").as_deref() == Some("true"),
             groups: text("auth-extra-groups").unwrap_or_default(),
             replaces: text(REPLACES),
+            used_by: text(USED_BY),
             id,
         })
     }
@@ -231,7 +264,7 @@ mod tests {
         token().object("2026-01-01T02:00:00Z".parse().unwrap(), "by init", None)
     }
 
-    fn check(token: &Token, object: &Value, now: Timestamp) -> Result<Option<String>, TokenRefused> {
+    fn check(token: &Token, object: &Value, now: Timestamp) -> Result<Opens, TokenRefused> {
         check_token(token, Some(object.to_string().as_bytes()), now)
     }
 
@@ -252,7 +285,7 @@ mod tests {
         let wrong: Token = "abcdef.0123456789abcdee".parse().unwrap();
         let other: Token = "zzzzzz.0123456789abcdef".parse().unwrap();
         let later = "2026-01-01T02:00:00Z".parse().unwrap();
-        assert_eq!(check(&token(), &object(), now()), Ok(None));
+        assert_eq!(check(&token(), &object(), now()), Ok(Opens::default()));
         assert_eq!(check(&token(), &object(), later), Err(TokenRefused::Over(later)));
         assert_eq!(check(&wrong, &object(), now()), Err(TokenRefused::Unknown));
         assert_eq!(check(&wrong, &object(), later), Err(TokenRefused::Unknown), "it doesn't hear of the end");
@@ -285,9 +318,22 @@ mod tests {
         // A kubeadm's token without an end has none here either.
         let mut endless = object();
         endless["data"]["expiration"] = Value::Null;
-        assert_eq!(check(&token(), &endless, now()), Ok(None));
-        let replaces = token().object("2026-01-01T02:00:00Z".parse().unwrap(), "", Some("n1"));
-        assert_eq!(check(&token(), &replaces, now()), Ok(Some("n1".into())));
+        assert_eq!(check(&token(), &endless, now()), Ok(Opens::default()));
+    }
+
+    #[test]
+    fn a_place_is_taken_once_and_by_the_same_machine_again() {
+        let mut secret = token().object("2026-01-01T02:00:00Z".parse().unwrap(), "", Some("n1"));
+        let opens = |secret: &Value| check(&token(), secret, now()).unwrap();
+        assert_eq!(opens(&secret).replaces.as_deref(), Some("n1"));
+        assert_eq!((opens(&secret).to("one"), opens(&secret).to("other")), (Ok(()), Ok(())));
+        secret["data"][USED_BY] = Token::used_by("one")["data"][USED_BY].take();
+        assert_eq!(opens(&secret).to("one"), Ok(()), "its answer got lost");
+        assert_eq!(opens(&secret).to("other"), Err(TokenRefused::Used("n1".into())));
+        // A token by which several join isn't used up.
+        let mut usual = object();
+        usual["data"][USED_BY] = STANDARD.encode("one").into();
+        assert_eq!(opens(&usual).to("other"), Ok(()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::reserved::{NODES, node};
+use crate::{KeyHash, RevokedKeys};
 
 /// Whether a certificate is a host's: `CN=system:node:NAME`, `O=system:nodes`.
 fn is_hosts(certificate: &CertificateDer<'_>) -> bool {
@@ -18,13 +19,16 @@ fn is_hosts(certificate: &CertificateDer<'_>) -> bool {
     is_node && subject.iter_organization().any(|group| group.as_str() == Ok(NODES))
 }
 
-/// Lets in whom another verifier lets in, and who is a host.
+/// Lets in whom another verifier lets in, and who is a host whose key wasn't taken back.
 #[derive(Debug)]
-pub(crate) struct HostsAlone(pub(crate) Arc<dyn ClientCertVerifier>);
+pub(crate) struct HostsAlone {
+    pub valid: Arc<dyn ClientCertVerifier>,
+    pub revoked: RevokedKeys,
+}
 
 impl ClientCertVerifier for HostsAlone {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.valid.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -33,11 +37,15 @@ impl ClientCertVerifier for HostsAlone {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        if is_hosts(end_entity) {
-            return Ok(verified);
+        let verified = self.valid.verify_client_cert(end_entity, intermediates, now)?;
+        let refused = |why| Err(Error::InvalidCertificate(why));
+        if !is_hosts(end_entity) {
+            return refused(CertificateError::ApplicationVerificationFailure);
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        if KeyHash::of(end_entity).is_none_or(|key| self.revoked.has(key)) {
+            return refused(CertificateError::Revoked);
+        }
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -46,7 +54,7 @@ impl ClientCertVerifier for HostsAlone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.valid.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -55,10 +63,10 @@ impl ClientCertVerifier for HostsAlone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.valid.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.valid.supported_verify_schemes()
     }
 }

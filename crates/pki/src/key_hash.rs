@@ -12,7 +12,7 @@ const PREFIX: &str = "sha256:";
 
 /// SHA-256 of a public key (SubjectPublicKeyInfo, RFC 5280), written `sha256:` and 64 hexadecimal digits. An authority is known
 /// by that of its key, which kubeadm calls `--discovery-token-ca-cert-hash`; a machine by that of the key that it made.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyHash([u8; 32]);
 
 /// A text that is no such hash.
@@ -26,8 +26,8 @@ impl KeyHash {
         Some(KeyHash(digest(&SHA256, key).as_ref().try_into().ok()?))
     }
 
-    /// Of the key that a certificate is for.
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    /// Of the key that a certificate is for, if it is one.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
         KeyHash::of_key(certificate.public_key().raw)
     }

@@ -8,13 +8,14 @@ use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::believed::Believed;
 use crate::hosts::HostsAlone;
 use crate::identity::certificates;
-use crate::{Error, Identity, LiveIdentity, folder};
+use crate::{Error, Identity, LiveIdentity, RevokedKeys, folder};
 
 const FILE: &str = "ca.crt";
 /// Wherever we listen, and between hosts.
@@ -25,9 +26,6 @@ const ANY: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 /// Which clients a server lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Only hosts: a client with no certificate, or another one of the same authority (the administrator, the front
-    /// proxy), is turned away in the handshake.
-    Hosts,
     /// A client with no certificate is turned away in the handshake.
     Required,
     /// A client with none may speak, and the server decides what to answer: for the API. A certificate that is shown
@@ -147,22 +145,33 @@ impl LiveIdentity {
     ) -> Result<Arc<ServerConfig>, Error> {
         let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider());
         let verifier = match client_auth {
-            ClientAuth::Hosts | ClientAuth::Required => verifier,
+            ClientAuth::Required => verifier,
             ClientAuth::Optional => verifier.allow_unauthenticated(),
         };
-        let mut verifier = verifier.build().map_err(Error::tls)?;
-        if client_auth == ClientAuth::Hosts {
-            verifier = Arc::new(HostsAlone(verifier));
-        }
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(NEWEST)
-            .map_err(Error::tls)?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(self.clone()));
+        let mut config = self.listening(verifier.build().map_err(Error::tls)?)?;
         config.ticketer = ring::Ticketer::new().map_err(Error::tls)?;
         config.send_tls13_tickets = 1;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Arc::new(config))
+    }
+
+    /// A server for hosts alone: a client with no certificate, another one of the same authority (the administrator, the front
+    /// proxy), or one whose key was taken back, is turned away in the handshake. No session is resumed, since that would ask nobody again.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn members_config(&self, trust: &Trust, revoked: &RevokedKeys) -> Result<Arc<ServerConfig>, Error> {
+        let valid = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider());
+        let valid = valid.build().map_err(Error::tls)?;
+        let mut config = self.listening(Arc::new(HostsAlone { valid, revoked: revoked.clone() }))?;
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    fn listening(&self, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, Error> {
+        let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(NEWEST);
+        let builder = builder.map_err(Error::tls)?.with_client_cert_verifier(verifier);
+        Ok(builder.with_cert_resolver(Arc::new(self.clone())))
     }
 
     /// A client with this identity, for servers of this authority: TLS 1.3. Sessions are resumed.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pki::{
-    Authority, CertificateRequest, ClientAuth, HostNames, Identity, LiveIdentity, Renewal, Subject, Trust,
-    Usage, Validity,
+    Authority, CertificateRequest, ClientAuth, HostNames, Identity, LiveIdentity, Renewal, RevokedKeys,
+    Subject, Trust, Usage, Validity,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::{ServerName, UnixTime};
@@ -31,6 +31,10 @@ fn names(name: &str) -> HostNames {
 
 fn host(authority: &Authority, name: &str) -> Identity {
     authority.host_identity(&names(name), now()).unwrap()
+}
+
+fn live(authority: &Authority, name: &str) -> LiveIdentity {
+    LiveIdentity::new(host(authority, name)).unwrap()
 }
 
 /// Carries bytes between the two until neither has more to say, then a byte each way.
@@ -260,10 +264,16 @@ fn a_certificate_by_request_says_what_was_granted_and_ends_with_its_authority() 
 fn where_hosts_speak_to_each_other_nobody_else_gets_in() {
     let authority = Authority::create("holdfast", now()).unwrap();
     let trust = authority.trust().unwrap();
-    let door = host(&authority, "n1").server_config(&trust, ClientAuth::Hosts, &[]).unwrap();
+    let revoked = RevokedKeys::default();
+    let door = live(&authority, "n1").members_config(&trust, &revoked).unwrap();
     let n2 = host(&authority, "n2").client_config(&trust, &[]).unwrap();
-    let (_, server) = shake(n2, door.clone(), "n1").unwrap();
+    let (_, server) = shake(n2.clone(), door.clone(), "n1").unwrap();
     assert_eq!(subject_of(&server), "O=system:nodes, CN=system:node:n2");
+    let former = host(&authority, "n2");
+    revoked.replace([former.key_hash().unwrap()].into());
+    assert!(shake(former.client_config(&trust, &[]).unwrap(), door.clone(), "n1").is_err());
+    let (client, _) = shake(n2, door.clone(), "n1").unwrap();
+    assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "each is looked at anew");
     let of = |user: &str, group: Option<&str>| {
         let subject = Subject { common_name: user.into(), organization: group.map(str::to_owned) };
         authority.issue(&subject, &["n2".into()], &[], Validity::years(now(), 1)).unwrap()
@@ -295,9 +305,11 @@ fn whatever_listens_speaks_tls_1_3_alone_and_calls_out_with_1_2_too() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    for auth in [ClientAuth::Optional, ClientAuth::Required, ClientAuth::Hosts] {
-        let server = n1.server_config(&trust, auth, &[]).unwrap();
-        assert!(shake(Arc::new(old.clone()), server, "n1").is_err(), "{auth:?}");
+    let members = live(&authority, "n1").members_config(&trust, &RevokedKeys::default()).unwrap();
+    let others = [ClientAuth::Optional, ClientAuth::Required];
+    let others = others.map(|auth| n1.server_config(&trust, auth, &[]).unwrap());
+    for server in others.into_iter().chain([members]) {
+        assert!(shake(Arc::new(old.clone()), server, "n1").is_err());
     }
     let (chain, key) = (n1.certificate_pem(), n1.key_pem().expose());
     let (_, chain) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
@@ -427,9 +439,9 @@ fn certificates_are_renewed_while_connections_go_on_and_also_long_after_their_en
     let (life, start) = (Duration::from_secs(60), now());
     let authority = Authority::create("holdfast", start).unwrap();
     let trust = authority.trust().unwrap();
-    let [server, client] = ["n1", "n2"].map(|name| LiveIdentity::new(host(&authority, name)).unwrap());
+    let [server, client] = ["n1", "n2"].map(|name| live(&authority, name));
     // Made once; what they show is renewed beneath them.
-    let tls = server.server_config(&trust, ClientAuth::Hosts, &[]).unwrap();
+    let tls = server.members_config(&trust, &RevokedKeys::default()).unwrap();
     let asks = client.client_config(&trust, &[]).unwrap();
     let (mut open, mut opened) = shake(asks.clone(), tls.clone(), "n1").unwrap();
 

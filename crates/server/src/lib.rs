@@ -20,7 +20,7 @@ mod server;
 mod usage;
 mod webhook;
 
-pub use access::{ClusterAuthority, Tokens, UserInfo};
+pub use access::{ClusterAuthority, RevocationList, Tokens, UserInfo, entry_key};
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
 pub use backend::Backends;

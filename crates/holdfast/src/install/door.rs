@@ -8,19 +8,21 @@ use bytes::Bytes;
 use config::HostConfig;
 use futures::future::BoxFuture;
 use install::{
-    Admitted, Applicant, Grant, JoinRequest, Keys, Known, KnownNode, Refusal, Register, SECRETS_NAMESPACE,
-    Shared, Token, Tries, admit, check_token,
+    Admitted, Applicant, Grant, JoinRequest, Keys, Known, KnownNode, Opens, Refusal, Register,
+    SECRETS_NAMESPACE, Shared, Token, TokenRefused, Tries, admit, check_token,
 };
 use jiff::Timestamp;
+use machinery::Status;
 use membership::Hosts;
+use objects::{Write, Writer};
 use pki::{Authority, CertificateRequest, HostNames, KeyHash, TokenKey, Validity};
-use serde_json::Value;
-use server::{Door, Server, TurnedAway};
-use store::State;
+use serde_json::{Value, json};
+use server::{Door, RevocationList, Server, TurnedAway};
+use store::{KeyValue, State};
 use tokio::sync::watch;
 
-use super::host_names;
 use super::register::Seen;
+use super::{host_names, revoke};
 use crate::engine::Engine;
 use crate::nodes::{self, StoredNode, name_of};
 
@@ -31,13 +33,15 @@ const MAKE_ONE: &str = "make a new one with `holdfast token create` on a host of
 
 /// Opens the door of this host.
 pub fn open_door(server: &Server, config: &HostConfig, engine: &Engine, hosts: watch::Receiver<Arc<Hosts>>) {
-    let door = JoinDoor { config: config.clone(), engine: engine.clone(), hosts, tries: Mutex::default() };
+    let (config, engine, writer) = (config.clone(), engine.clone(), server.writer());
+    let door = JoinDoor { config, engine, writer, hosts, tries: Mutex::default() };
     server.open_door(install::PATH, install::LARGEST_REQUEST, Arc::new(door));
 }
 
 struct JoinDoor {
     config: HostConfig,
     engine: Engine,
+    writer: Arc<dyn Writer>,
     hosts: watch::Receiver<Arc<Hosts>>,
     tries: Mutex<Tries>,
 }
@@ -93,7 +97,7 @@ impl JoinDoor {
         let token = request.token.parse::<Token>().map_err(|why| {
             turned_away(401, "Unauthorized", format!("that is no token: {why}; copy the whole of it"))
         })?;
-        let replaces = self.check(&token, now).await?;
+        let Opens { replaces, .. } = self.check(&token, now).await?;
         let Ok(authority) = Authority::load(&self.config.pki_dir) else {
             let message = format!(
                 "{} doesn't have the authority's key, by which certificates are made; ask a host that `holdfast init` or `join` installed",
@@ -106,7 +110,7 @@ impl JoinDoor {
             self.sign(&authority, request, now)?;
         let (key, replaces) = (key.to_string(), replaces.as_deref());
         let applicant = Applicant { name: &request.name, address: request.address, key: &key, replaces };
-        let Admitted { pod_cidr, peers, .. } = self.register(applicant, now).await?;
+        let Admitted { pod_cidr, peers, .. } = self.register(&token, applicant, now).await?;
         Ok(Grant {
             cluster: Shared::of(&self.config),
             peers,
@@ -118,12 +122,8 @@ impl JoinDoor {
     }
 
     /// Whether the token opens the door, as of the newest state, and whose place its machine may take.
-    async fn check(&self, token: &Token, now: &Moment) -> Result<Option<String>, TurnedAway> {
-        let key = objects::key("", "secrets", SECRETS_NAMESPACE, &token.secret_name());
-        let check = |state: &State| {
-            let secret = state.get(key.as_bytes()).map(|kv| kv.value.bytes());
-            check_token(token, secret.as_deref(), now.stamp)
-        };
+    async fn check(&self, token: &Token, now: &Moment) -> Result<Opens, TurnedAway> {
+        let check = |state: &State| opens(token, state, now);
         // One that is good here may have been revoked, and one that isn't may have been made a moment ago: the newest state tells. But
         // for tokens that open nothing it isn't asked for as often as anybody likes.
         if check(&self.engine.store().snapshot()).is_err() && !self.tries().one_more(now.instant) {
@@ -131,7 +131,7 @@ impl JoinDoor {
             return Err(turned_away(429, "TooManyRequests", message.into()));
         }
         let newest = self.newest().await?;
-        check(&newest).map_err(|why| turned_away(401, "Unauthorized", format!("{why}; {MAKE_ONE}")))
+        check(&newest).map_err(not_good)
     }
 
     fn tries(&self) -> std::sync::MutexGuard<'_, Tries> {
@@ -160,17 +160,50 @@ impl JoinDoor {
     }
 
     /// Writes down who is let in, as what: on the condition that nobody else was meanwhile.
-    async fn register(&self, applicant: Applicant<'_>, now: &Moment) -> Result<Admitted, TurnedAway> {
+    async fn register(
+        &self,
+        token: &Token,
+        applicant: Applicant<'_>,
+        now: &Moment,
+    ) -> Result<Admitted, TurnedAway> {
         let store = self.engine.store();
         for _ in 0..ATTEMPTS {
             let state = self.newest().await?;
             let seen = Seen::in_state(&state);
             let admitted = self.decide(applicant, &state, &seen.register, now)?;
+            if applicant.replaces.is_some() {
+                opens(token, &state, now).and_then(|opens| opens.to(applicant.key)).map_err(not_good)?;
+                self.take_place(token, applicant, &state, now).await.map_err(|why| busy(&why))?;
+            }
             if seen.replace(&*store, &admitted.register).await.map_err(|why| unavailable(&why))? {
                 return Ok(admitted);
             }
         }
         Err(turned_away(503, "ServiceUnavailable", "others are being let in just now; try again".into()))
+    }
+
+    /// Takes the place of a machine: its certificates are taken back, and the token is good for the new one alone.
+    async fn take_place(
+        &self,
+        token: &Token,
+        applicant: Applicant<'_>,
+        state: &State,
+        now: &Moment,
+    ) -> Result<(), Status> {
+        // Of two that come at once with one token, the second finds another version.
+        let mut used = Token::used_by(applicant.key);
+        let version = secret_of(token, state).map(|kv| kv.mod_revision.0.to_string());
+        used["metadata"] = json!({ "resourceVersion": version });
+        let subject = revoke::object_of("Secret", SECRETS_NAMESPACE, &token.secret_name());
+        self.writer.write(revoke::USER, Write::Merge { subject, subresource: "", patch: used }).await?;
+        let register = Seen::in_state(state).register;
+        let former = register.0.get(applicant.name).map(|former| former.key.as_str());
+        if let Some(former) = former.filter(|former| !former.is_empty() && *former != applicant.key) {
+            let entry = RevocationList::of_key(former, applicant.name, now.stamp);
+            revoke::merge(&*self.writer, entry).await?;
+            tracing::info!(name = applicant.name, key = former, "a machine's certificates were taken back");
+        }
+        Ok(())
     }
 
     fn decide(
@@ -219,6 +252,25 @@ impl JoinDoor {
             requests_key: requests.key_pem().expose().to_owned(),
         })
     }
+}
+
+/// The Secret of a token.
+fn secret_of<'a>(token: &Token, state: &'a State) -> Option<&'a Arc<KeyValue>> {
+    state.get(objects::key("", "secrets", SECRETS_NAMESPACE, &token.secret_name()).as_bytes())
+}
+
+/// What a token opens, as of a state.
+fn opens(token: &Token, state: &State, now: &Moment) -> Result<Opens, TokenRefused> {
+    let secret = secret_of(token, state).map(|kv| kv.value.bytes());
+    check_token(token, secret.as_deref(), now.stamp)
+}
+
+fn not_good(why: TokenRefused) -> TurnedAway {
+    turned_away(401, "Unauthorized", format!("{why}; {MAKE_ONE}"))
+}
+
+fn busy(why: &Status) -> TurnedAway {
+    turned_away(503, "ServiceUnavailable", format!("{}; try again", why.message))
 }
 
 fn turned_away(code: u16, reason: &'static str, message: String) -> TurnedAway {

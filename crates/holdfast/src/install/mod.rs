@@ -7,6 +7,7 @@ mod init;
 mod join;
 mod preflight;
 mod register;
+mod revoke;
 mod token;
 
 use std::net::SocketAddr;

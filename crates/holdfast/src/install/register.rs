@@ -8,6 +8,7 @@ use install::{Entry, REGISTER_KEY, Register};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::KeyHash;
+use server::RevocationList;
 use store::{Compare, Condition, Op, Revision, State, Store, Txn};
 
 use crate::engine::Engine;
@@ -51,7 +52,7 @@ pub async fn note_host(engine: &Engine, config: &HostConfig, pod_cidr: IpNet, ke
         return;
     }
     let store = engine.store();
-    while let Err(error) = note(&*store, config, pod_cidr, &key.to_string()).await {
+    while let Err(error) = note(&*store, config, pod_cidr, key).await {
         tracing::debug!(%error, "this host isn't noted among the hosts yet");
         tokio::time::sleep(PAUSE).await;
     }
@@ -61,17 +62,25 @@ async fn note(
     store: &dyn Store,
     config: &HostConfig,
     pod_cidr: IpNet,
-    key: &str,
+    key: KeyHash,
 ) -> Result<(), store::Error> {
     loop {
-        let seen = Seen::in_state(&*store.read().await?);
+        let state = store.read().await?;
+        if RevocationList::of(&state).has_key(key) {
+            tracing::error!(
+                "the key of this machine was taken back: another machine has the name {} now; never start this one again",
+                config.name
+            );
+            return Ok(());
+        }
+        let seen = Seen::in_state(&state);
         let (mut register, name) = (seen.register.clone(), &config.name);
-        if register.0.get(name).is_some_and(|known| known.key != key) {
+        if register.0.get(name).is_some_and(|known| known.key != key.to_string()) {
             tracing::warn!(
                 "{name} was another machine's name, or this one's key was made anew; if that machine is still there, never start it again"
             );
         }
-        let host = Entry { address: config.address, pod_cidr, since: now(), key: key.to_owned() };
+        let host = Entry { address: config.address, pod_cidr, since: now(), key: key.to_string() };
         if !register.note(name, host) || seen.replace(store, &register).await? {
             return Ok(());
         }
@@ -109,13 +118,22 @@ mod tests {
             !first.replace(&store, &Register::default()).await.unwrap(),
             "that was seen before the other"
         );
-        note(&store, &config, config.pod_cidr, "sha256:1").await.unwrap();
+        let key = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse::<KeyHash>().unwrap();
+        note(&store, &config, config.pod_cidr, key("1")).await.unwrap();
         let known = noted();
         assert_eq!(known.register.0.keys().collect::<Vec<_>>(), ["n1", "n2"]);
         assert_eq!(known.register.0["n1"].pod_cidr, config.pod_cidr);
-        note(&store, &config, config.pod_cidr, "sha256:1").await.unwrap();
+        note(&store, &config, config.pod_cidr, key("1")).await.unwrap();
         assert_eq!(noted().revision, known.revision, "nothing is new");
-        note(&store, &config, config.pod_cidr, "sha256:3").await.unwrap();
-        assert_eq!(noted().register.0["n1"].key, "sha256:3");
+        note(&store, &config, config.pod_cidr, key("3")).await.unwrap();
+        assert_eq!(noted().register.0["n1"].key, key("3").to_string());
+
+        // A machine that was replaced takes its name back from nobody.
+        let mut list = RevocationList::object();
+        list["data"] = RevocationList::of_key(&key("1").to_string(), "n1", now())["data"].take();
+        let at = objects::key("", "configmaps", RevocationList::NAMESPACE, RevocationList::NAME);
+        store.txn(Txn::put(at, list.to_string())).await.unwrap();
+        note(&store, &config, config.pod_cidr, key("1")).await.unwrap();
+        assert_eq!(noted().register.0["n1"].key, key("3").to_string());
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::ShownCertificate;
 use futures::future::BoxFuture;
 use http::Request;
 use http_body_util::BodyExt;
@@ -138,13 +139,15 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         },
     };
     let certificates = encrypted.get_ref().1.peer_certificates();
-    let who = certificates
+    let shown = certificates
         .and_then(|chain| chain.first())
-        .and_then(|c| server.shown_by(c, server.registry.edge().second()));
-    if let Some(who) = &who {
+        .and_then(|c| server.shown_by(c, server.registry.edge().second()))
+        .map(Arc::new);
+    if let Some(who) = shown.as_ref().and_then(|shown| server.speaks_for(shown)) {
         // Where there is no place for it, its requests hear so.
         let _ = connection.know(who);
     }
+    let taken_back = taken_back(server.clone(), shown.clone());
 
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -161,7 +164,9 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
     let asking = connection.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (server, who, asking) = (server.clone(), who.clone(), asking.clone());
+        let (server, asking) = (server.clone(), asking.clone());
+        // At each request: a connection may live for long.
+        let who = shown.as_ref().and_then(|shown| server.speaks_for(shown)).cloned();
         asking.has_asked();
         let answer: BoxFuture<'static, _> = Box::pin(async move {
             let mut request: Request<Body> = request.map(|body| body.boxed_unsync());
@@ -183,11 +188,26 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         _ = http.as_mut() => {}
         () = never_asked => tracing::debug!("no request came on a connection"),
         () = ending.has_to_end() => break_off(&stream),
+        () = taken_back => break_off(&stream),
         () = connection.stopped() => {
             http.as_mut().graceful_shutdown();
             let _ = timeout(FAREWELL, http).await;
         }
     }
+}
+
+/// Waits until a certificate is taken back: what is open then, such as a watch, ends. Who comes with one that was taken back before
+/// hears that from each request.
+async fn taken_back(server: Arc<Server>, shown: Option<Arc<ShownCertificate>>) {
+    let mut changes = server.revocations.changes();
+    if let Some(shown) = shown.filter(|shown| !server.is_revoked(shown)) {
+        while changes.changed().await.is_ok() {
+            if server.is_revoked(&shown) {
+                return;
+            }
+        }
+    }
+    pending().await
 }
 
 /// What the other side hasn't read isn't kept for it, neither here nor in the kernel.

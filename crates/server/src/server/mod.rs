@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use access::{Authorizer, ClusterAuthority, Tokens, UserInfo};
+use access::{Authorizer, ClusterAuthority, Revocations, ShownCertificate, Tokens, UserInfo};
 use fairness::Fairness;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -68,6 +68,7 @@ pub struct Server {
     aggregation: Arc<Aggregation>,
     requests: Requests,
     authority: Option<ClusterAuthority>,
+    revocations: Revocations,
     limits: Limits,
     places: Arc<Places>,
     outgoing: Arc<Outgoing>,
@@ -89,6 +90,8 @@ impl Server {
             metrics,
             edge,
         } = options;
+        let revoked = authority.as_ref().map(|authority| authority.revoked.clone()).unwrap_or_default();
+        let revocations = Revocations::new(revoked, &store.snapshot());
         let (places, outgoing) = (Places::new(&limits), Outgoing::new(&limits, edge.clone()));
         let clock = edge.clone();
         let fairness = Fairness::new(limits.seats, &store.snapshot(), Arc::new(move || clock.instant()));
@@ -107,7 +110,17 @@ impl Server {
             closing.subscribe(),
             metrics,
         );
-        Arc::new(Server { registry, aggregation, requests, authority, limits, places, outgoing, closing })
+        Arc::new(Server {
+            registry,
+            aggregation,
+            requests,
+            authority,
+            revocations,
+            limits,
+            places,
+            outgoing,
+            closing,
+        })
     }
 
     /// The write path for the parts of this process.
@@ -165,6 +178,11 @@ impl Server {
         self.aggregation.keep(self.closing.subscribe()).await;
     }
 
+    /// Follows which certificates are taken back, for as long as it is polled: so that counts also where nobody asks the API.
+    pub async fn keep_revocations(&self) {
+        self.revocations.keep(&**self.registry.store()).await;
+    }
+
     /// Serves on one more address, until the answer is dropped. `tls` must ask clients for certificates and
     /// verify them against the cluster's authority; a client without one is let in as nobody and gets 401.
     ///
@@ -203,18 +221,27 @@ impl Server {
         self.closing.send_replace(true);
     }
 
-    /// The identity behind a certificate that was let in; none if it has expired, or names one it may not speak for.
-    fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<UserInfo> {
-        let who = UserInfo::of_current(certificate, now)?;
+    /// What a certificate that was let in says; nothing if it names one that it may not speak for.
+    fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<ShownCertificate> {
+        let shown = ShownCertificate::of(certificate)?;
         let believed =
-            self.authority.as_ref().is_none_or(|authority| authority.believes(certificate, &who, now));
+            self.authority.as_ref().is_none_or(|authority| authority.believes(certificate, &shown.who, now));
         if !believed {
             tracing::warn!(
-                user = who.user,
+                user = shown.who.user,
                 "a certificate of the requests' authority names a part of the cluster"
             );
         }
-        believed.then_some(who)
+        believed.then_some(shown)
+    }
+
+    /// For whom a certificate speaks now: nobody once it is over, or was taken back.
+    fn speaks_for<'a>(&self, shown: &'a ShownCertificate) -> Option<&'a UserInfo> {
+        (!shown.is_over(self.registry.edge().second()) && !self.is_revoked(shown)).then_some(&shown.who)
+    }
+
+    fn is_revoked(&self, shown: &ShownCertificate) -> bool {
+        self.revocations.has(&self.registry.store().snapshot(), shown)
     }
 }
 

@@ -16,7 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -202,7 +202,12 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
     let users = trust.and(&requests.trust().unwrap()).unwrap();
     let members = watch::Sender::new(Arc::new(BTreeSet::from(["n1".to_owned()])));
     let hosts = members.subscribe();
-    let house = House::with_authority(server::ClusterAuthority { trust: trust.clone(), hosts }).await;
+    let house = House::with_authority(server::ClusterAuthority {
+        trust: trust.clone(),
+        hosts,
+        revoked: Default::default(),
+    })
+    .await;
     let names = ["127.0.0.1".parse().unwrap()];
     let subject =
         |user: &str, group: &str| pki::Subject { common_name: user.into(), organization: Some(group.into()) };
@@ -233,6 +238,64 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
         Arc::make_mut(hosts).insert("n9".into());
     });
     assert_eq!(ask(&requests, "system:node:n9", "system:nodes").await, 401);
+}
+
+#[tokio::test]
+async fn what_was_taken_back_speaks_for_nobody_from_then_on() {
+    let now = clock();
+    let own = pki::Authority::create("holdfast", now).unwrap();
+    let trust = own.trust().unwrap();
+    let (members, revoked) = (watch::Sender::default(), pki::RevokedKeys::default());
+    let authority = server::ClusterAuthority {
+        trust: trust.clone(),
+        hosts: members.subscribe(),
+        revoked: revoked.clone(),
+    };
+    let house = House::with_authority(authority).await;
+    let keeping = house.server.clone();
+    tokio::spawn(async move { keeping.keep_revocations().await });
+    let names = ["127.0.0.1".parse().unwrap()];
+    let subject =
+        |user: &str| pki::Subject { common_name: user.into(), organization: Some("system:masters".into()) };
+    let day = pki::Validity::lasting(now, Duration::from_secs(24 * 60 * 60));
+    let server = own.issue(&subject("server"), &[], &names, day).unwrap();
+    let tls = server.server_config(&trust, pki::ClientAuth::Optional, &[]).unwrap();
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let of = |user: &str| own.issue(&subject(user), &[], &[], day).unwrap();
+    let [jane, john, machine] = ["jane", "john", "machine"].map(of);
+    let ask = async |who: &pki::Identity| {
+        let client = who.client_config(&trust, &[]).unwrap();
+        nodes(listening.address(), ClientConfig::clone(&client), false).await.unwrap()
+    };
+    for who in [&jane, &john, &machine] {
+        assert_eq!(ask(who).await, 200);
+    }
+    // One watches while she is revoked.
+    let connector = TlsConnector::from(jane.client_config(&trust, &[b"http/1.1"]).unwrap());
+    let stream = TcpStream::connect(listening.address()).await.unwrap();
+    let name = ServerName::IpAddress(listening.address().ip().into());
+    let mut watching = connector.connect(name, stream).await.unwrap();
+    watching.write_all(b"GET /api/v1/nodes?watch=1 HTTP/1.1\r\nHost: api\r\n\r\n").await.unwrap();
+    let mut begun = [0; 12];
+    watching.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+
+    let maps = "/api/v1/namespaces/kube-system/configmaps";
+    let made = house.ask("POST", maps, Some(server::RevocationList::object())).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    let (key, until) = (machine.key_hash().unwrap(), jiff::Timestamp::try_from(now).unwrap());
+    for merge in [
+        server::RevocationList::of_user("jane", until).unwrap(),
+        server::RevocationList::of_key(&key.to_string(), "a machine", until),
+    ] {
+        let merged = house.ask("PATCH", server::RevocationList::PATH, Some(merge)).await;
+        assert_eq!(merged.0, 200, "{merged:?}");
+    }
+    assert_eq!((ask(&jane).await, ask(&john).await, ask(&machine).await), (401, 200, 401));
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), watching.read_to_end(&mut rest));
+    end.await.expect("what she watches ends").ok();
+    assert!(revoked.has(key) && !revoked.has(john.key_hash().unwrap()), "handshakes of hosts know too");
 }
 
 #[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
