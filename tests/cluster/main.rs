@@ -36,5 +36,6 @@ mod storage_drivers;
 mod streams;
 mod survival;
 mod terminal;
+mod users;
 mod volumes;
 mod workloads;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use objects::Followed;
 use pki::{KeyHash, RevokedKeys};
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,18 @@ impl RevocationList {
         let key = entry_key(USERS, user)?;
         let entry = json!(UserEntry { user: user.to_owned(), before }).to_string();
         Some(json!({"data": {key: entry}}))
+    }
+
+    /// The merge that takes out what says nothing any more: users' entries of more than a year ago, since nothing that was made for them
+    /// before lasts for longer.
+    pub fn forgotten(object: &Value, now: Timestamp) -> Value {
+        const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
+        let mut data = Map::new();
+        for (user, before) in RevocationList::read(object).users {
+            let key = entry_key(USERS, &user).filter(|_| now.duration_since(before) > YEAR);
+            data.extend(key.map(|key| (key, Value::Null)));
+        }
+        json!({ "data": data })
     }
 
     /// The merge that takes back a key of `of`.
@@ -226,6 +238,9 @@ mod tests {
         assert!(list.has_key(host.key) && !list.has_key(later.key));
         assert_eq!((list.before(odd), list.before("john")), (Some(at(0)), None));
         assert_eq!(RevocationList::of_user(&"ä".repeat(50), at(0)), None, "no key takes it");
+        let years = |years: i64| RevocationList::forgotten(&object, at(years * 366 * 24 * 3600));
+        assert_eq!((years(0), years(1)), (json!({"data": {}}), json!({"data": {}})));
+        assert_eq!(years(2)["data"].as_object().unwrap().len(), 1, "the user's; keys stay");
         assert_eq!(entry_key(USERS, "a.B-1"), Some("revoked-user-a_2eB_2d1".into()));
         assert!(!before.is_over(at(0)) && before.is_over(at(991)), "it has a time too");
     }

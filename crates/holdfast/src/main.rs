@@ -41,6 +41,7 @@ mod tell;
 mod threads;
 mod timeline;
 mod up;
+mod user;
 mod virtual_routers;
 mod watchdog;
 mod web;
@@ -76,6 +77,8 @@ enum Command {
     Join(install::JoinArgs),
     /// Make, show and revoke the tokens by which machines join
     Token(install::TokenArgs),
+    /// Give people kubeconfigs of their own, show who has one, and take them back
+    User(user::Args),
     /// Run a cluster on this machine until Ctrl-C, or in the background
     Up(up::Args),
     /// End the cluster that `up` runs on this machine; its data stay
@@ -141,6 +144,7 @@ fn main() -> ExitCode {
         Command::Init(args) => on_one_thread(install::init(args)),
         Command::Join(args) => on_one_thread(install::join(args)),
         Command::Token(args) => on_one_thread(install::token(args)),
+        Command::User(args) => on_one_thread(user::user(args)),
         Command::Up(args) => up::run(args),
         Command::Down(args) => on_one_thread(up::down(args)),
         Command::Get(args) => on_one_thread(kubectl::get(args)),

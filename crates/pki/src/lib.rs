@@ -28,6 +28,7 @@ mod secret;
 mod sign;
 mod tls;
 mod token_key;
+mod user_request;
 mod validity;
 
 pub use anyone::client_config_for_anyone;

@@ -28,9 +28,17 @@ impl OwnKey {
         }
         let pair =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| Error::unusable(WHAT, error))?;
-        let pem = SecretText::new(pair.serialize_pem());
-        folder::write_secret(&path, pem.expose())?;
-        Ok(OwnKey { pem, pair })
+        let key = OwnKey::of_pair(pair);
+        folder::write_secret(&path, key.pem.expose())?;
+        Ok(key)
+    }
+
+    pub(crate) fn of_pair(pair: KeyPair) -> Self {
+        OwnKey { pem: SecretText::new(pair.serialize_pem()), pair }
+    }
+
+    pub(crate) fn pair(&self) -> &KeyPair {
+        &self.pair
     }
 
     /// The key of an identity.

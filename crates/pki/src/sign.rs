@@ -92,7 +92,7 @@ pub(crate) fn certificate(
     }))
 }
 
-fn algorithm(writer: DERWriter<'_>) {
+pub(crate) fn algorithm(writer: DERWriter<'_>) {
     writer.write_sequence(|writer| writer.next().write_oid(&oid(ECDSA_WITH_SHA256)));
 }
 
@@ -172,7 +172,7 @@ fn extension(writer: DERWriter<'_>, name: &[u64], critical: bool, value: impl Fn
     });
 }
 
-fn oid(arcs: &[u64]) -> ObjectIdentifier {
+pub(crate) fn oid(arcs: &[u64]) -> ObjectIdentifier {
     ObjectIdentifier::from_slice(arcs)
 }
 
