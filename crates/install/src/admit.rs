@@ -264,7 +264,8 @@ mod tests {
                 KnownNode { address: Some(address), pods: Some(pods.parse().unwrap()), is_ready: true };
             self.nodes.insert(name.into(), node);
             let pod_cidr = pods.parse().unwrap();
-            self.register.note(name, Entry { address, pod_cidr, since: now(), key: name.into() });
+            let entry = Entry { address, pod_cidr, since: now(), key: name.into() };
+            self.register.note(name, entry, |_| true).unwrap();
             self.heard.insert(name.into());
             self.listened_for.insert(name.into());
         }

@@ -60,18 +60,6 @@ pub(crate) struct Whole<'a> {
 pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
     let Whole { cluster_id, peers, host_cidr, pod_cidr, cluster_cidr, service_cidr, .. } = whole;
     let Whole { virtual_address, settings, place, layout, .. } = whole;
-    let Settings {
-        load_balancer_cidrs,
-        ports,
-        timeouts,
-        scheduling,
-        dns,
-        eviction,
-        shutdown,
-        registries_file,
-        static_pods,
-        runtime,
-    } = settings;
     HostConfig {
         cluster_id,
         name: place.name,
@@ -82,17 +70,17 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         cluster_cidr,
         service_cidr,
         virtual_address,
-        load_balancer_cidrs,
+        load_balancer_cidrs: settings.load_balancer_cidrs,
         net: NetConfig::Netns { link: place.link },
-        ports,
-        timeouts,
-        scheduling,
-        dns,
-        eviction,
-        shutdown,
-        registries_file,
-        static_pods,
-        runtime,
+        ports: settings.ports,
+        timeouts: settings.timeouts,
+        scheduling: settings.scheduling,
+        dns: settings.dns,
+        eviction: settings.eviction,
+        shutdown: settings.shutdown,
+        registries_file: settings.registries_file,
+        static_pods: settings.static_pods,
+        runtime: settings.runtime,
         // What resets a machine is for whoever knows the machine to name.
         fencing: Default::default(),
         // Each host has a priority of its own among the virtual routers, to be written into its file.

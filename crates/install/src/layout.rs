@@ -104,7 +104,10 @@ impl Layout {
     /// # Errors
     /// [`Error::Remains`], and [`Error::File`] if that can't be told.
     pub fn plan(&self, wanted: Attempt) -> Result<Plan, Error> {
-        let is_empty = |folder: &Path| fs::read_dir(folder).map_or(true, |mut all| all.next().is_none());
+        // A file system that was just made has a folder for what `fsck` finds.
+        let is_its =
+            |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lost+found");
+        let is_empty = |folder: &Path| fs::read_dir(folder).map_or(true, |mut all| all.all(is_its));
         let data = self.data_dir();
         if !is_empty(&data) {
             return Err(Error::Remains(data));
@@ -267,6 +270,18 @@ mod tests {
             fs::remove_file(&remains).unwrap();
         }
         layout.plan(again).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_was_just_made_holds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&folder);
+        for fresh in [layout.data_dir(), layout.pki_dir()] {
+            fs::create_dir_all(fresh.join("lost+found")).unwrap();
+        }
+        begin(&layout).unwrap();
+        fs::create_dir(layout.data_dir().join("store")).unwrap();
+        layout.plan(attempt()).unwrap_err();
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use exchange::{Grant, JoinRequest, Keys, LARGEST_REQUEST, PATH, Shared};
 pub use first::{FirstHost, first_config, first_service};
 pub use layout::{Error as LayoutError, Layout, Stage};
 pub use machine::{Error as MachineError, Link, Machine, Place};
-pub use register::{Entry, KEY as REGISTER_KEY, Register};
+pub use register::{Entry, KEY as REGISTER_KEY, Overlap, Register};
 pub use settings::{Error as SettingsError, Settings};
 pub use token::{
     ListedToken, NoToken, Opens, SECRET_PREFIX, SECRETS_NAMESPACE, Token, TokenRefused, check_token, listed,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use config::overlap;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,18 @@ pub struct Entry {
     pub key: String,
 }
 
+/// A host's range of pods' addresses is another one's too.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "podCidr {own} of this host overlaps {pods}, which is {name}'s: pods of both may get one address; give this host a range of its own in \
+     its configuration, and start it again"
+)]
+pub struct Overlap {
+    own: IpNet,
+    pods: IpNet,
+    name: String,
+}
+
 impl Register {
     /// The register in a stored value. One that can't be read is empty: the Nodes still say what is taken.
     pub fn read(value: Option<&[u8]>) -> Self {
@@ -48,15 +61,30 @@ impl Register {
     }
 
     /// Notes a host that runs: also the one that the cluster was made on has its line, for as long as it is a member, and its range is
-    /// nobody else's while it has no Node. Whether that is new.
-    pub fn note(&mut self, name: &str, host: Entry) -> bool {
+    /// nobody else's while it has no Node. Whether that is new. `is_there` says whether there is a host of a name.
+    ///
+    /// # Errors
+    /// [`Overlap`] if its range is another host's, or that of one that was let in lately.
+    pub fn note(
+        &mut self,
+        name: &str,
+        host: Entry,
+        is_there: impl Fn(&str) -> bool,
+    ) -> Result<bool, Overlap> {
+        let counts =
+            |other: &str, entry: &Entry| is_there(other) || host.since.duration_since(entry.since) < KEPT;
+        let others = self.0.iter().filter(|(other, entry)| *other != name && counts(other, entry));
+        let mut overlapping = others.filter(|(_, entry)| overlap(entry.pod_cidr, host.pod_cidr));
+        if let Some((other, entry)) = overlapping.next() {
+            return Err(Overlap { own: host.pod_cidr, pods: entry.pod_cidr, name: other.clone() });
+        }
         let before = self.0.get(name);
         let host = Entry { since: before.map_or(host.since, |before| before.since), ..host };
         let is_new = before != Some(&host);
         if is_new {
             self.0.insert(name.to_owned(), host);
         }
-        is_new
+        Ok(is_new)
     }
 
     /// Forgets hosts that never came, or are gone.
@@ -83,10 +111,29 @@ mod tests {
     fn a_host_that_runs_is_noted_once() {
         let since: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut register = Register::default();
-        assert!(register.note("n1", entry(since)));
-        assert!(!register.note("n1", entry(since + SignedDuration::from_hours(1))), "it is known");
-        assert!(register.note("n1", Entry { address: [10, 0, 0, 2].into(), ..entry(since) }), "it moved");
+        let mut note = |entry: Entry| register.note("n1", entry, |_| false).unwrap();
+        assert!(note(entry(since)));
+        assert!(!note(entry(since + SignedDuration::from_hours(1))), "it is known");
+        assert!(note(Entry { address: [10, 0, 0, 2].into(), ..entry(since) }), "it moved");
         assert_eq!(register.0["n1"].since, since);
+    }
+
+    #[test]
+    fn a_range_is_one_host_s() {
+        let since: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut register = Register([("n1".to_owned(), entry(since))].into());
+        let at = |pods: &str, hours| Entry {
+            pod_cidr: pods.parse().unwrap(),
+            ..entry(since + SignedDuration::from_hours(hours))
+        };
+        for pods in ["10.244.1.0/24", "10.244.1.128/25", "10.244.0.0/16"] {
+            let refused = register.note("n2", at(pods, 47), |_| false).unwrap_err().to_string();
+            assert!(refused.contains(pods) && refused.contains("10.244.1.0/24, which is n1's"), "{refused}");
+            register.note("n2", at(pods, 99), |name| name == "n1").unwrap_err();
+        }
+        assert_eq!(register.0.len(), 1);
+        assert_eq!(register.note("n2", at("10.244.2.0/24", 1), |_| true), Ok(true));
+        assert_eq!(register.note("n3", at("10.244.1.0/24", 49), |_| false), Ok(true), "n1 never came");
     }
 
     #[test]

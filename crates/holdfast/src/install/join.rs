@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::preflight::{Aim, preflight};
-use super::{Folders, begin, starting, write_kubeconfig};
+use super::{Folders, begin, starting, typed, write_kubeconfig};
 use crate::tell::{say, show};
 
 /// How long a connection to the cluster and its handshake may take.
@@ -73,7 +73,7 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
         layout.finish()?;
         return finish(&config, &layout, "has joined already: nothing was changed");
     }
-    let token = read_token(args.token_file.as_deref())?;
+    let token = read_token(args.token_file.as_deref()).await?;
     let plan = layout.plan(Attempt::Join { authority: args.ca_hash })?;
     let cluster = Cluster::find(&args.cluster).await?;
     let machine = Machine::look(Some(cluster.at)).context("can't find out this machine's addresses")?;
@@ -103,21 +103,20 @@ fn check_same(args: &Args, config: &HostConfig) -> anyhow::Result<()> {
 }
 
 /// Reads the token: a line of the file, or of what comes in.
-fn read_token(file: Option<&Path>) -> anyhow::Result<Token> {
-    let (mut from, name): (Box<dyn Read>, _) = match file.filter(|file| *file != Path::new("-")) {
-        Some(path) => {
-            let file =
-                File::open(path).with_context(|| format!("can't read the token in {}", path.display()))?;
-            (Box::new(file), path.display().to_string())
-        }
+async fn read_token(file: Option<&Path>) -> anyhow::Result<Token> {
+    let (token, name) = match file.filter(|file| *file != Path::new("-")) {
+        Some(path) => (File::open(path).and_then(|mut file| token_in(&mut file)), path.display().to_string()),
         None => {
-            if stdin().is_terminal() {
-                say!("the token, as `holdfast token create` prints it:");
-            }
-            (Box::new(stdin()), "standard input".to_owned())
+            let token = if stdin().is_terminal() {
+                say!("the token, as `holdfast token create` prints it (it isn't shown):");
+                typed::unseen(|| token_in(&mut stdin())).await?
+            } else {
+                token_in(&mut stdin())
+            };
+            (token, "standard input".to_owned())
         }
     };
-    let token = token_in(&mut from).with_context(|| format!("can't read the token in {name}"))?;
+    let token = token.with_context(|| format!("can't read the token in {name}"))?;
     token.with_context(|| format!("no token stands in {name}"))
 }
 

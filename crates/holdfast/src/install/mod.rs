@@ -9,6 +9,7 @@ mod preflight;
 mod register;
 mod revoke;
 mod token;
+mod typed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

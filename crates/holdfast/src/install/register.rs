@@ -81,7 +81,15 @@ async fn note(
             );
         }
         let host = Entry { address: config.address, pod_cidr, since: now(), key: key.to_string() };
-        if !register.note(name, host) || seen.replace(store, &register).await? {
+        let is_there = |name: &str| state.get(objects::key("", "nodes", "", name).as_bytes()).is_some();
+        let is_new = match register.note(name, host, is_there) {
+            Ok(is_new) => is_new,
+            Err(overlap) => {
+                tracing::error!("{overlap}");
+                return Ok(());
+            }
+        };
+        if !is_new || seen.replace(store, &register).await? {
             return Ok(());
         }
     }

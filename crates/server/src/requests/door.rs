@@ -2,7 +2,7 @@
 //! (a host that wants to join). All that it may cost is bounded here, before anything is believed.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::http::{Body, Connection};
 const MOST: usize = 64;
 /// How many of them may come from one address: a neighbour that sends all it can leaves room for the others.
 const MOST_A_PEER: usize = 8;
+/// How many places are for those alone of whose address nobody is there: some neighbours that send all they can leave room, too.
+const FOR_OTHERS: usize = 16;
 /// How many are answered at a time. Machines join one after another, and each is done in milliseconds.
 const PLACES: usize = 2;
 /// How long a request may take to come. It is sent in one piece.
@@ -56,7 +58,8 @@ pub(crate) struct Opened {
     door: Arc<dyn Door>,
 }
 
-/// Who is at the door, by address. One that comes with no connection is of no address.
+/// Who is at the door, by address: of IPv6 by the /64 that a link has, in which one machine may have any number. One that comes with
+/// no connection is of no address.
 #[derive(Debug, Default)]
 struct Crowd(Mutex<HashMap<Option<IpAddr>, usize>>);
 
@@ -73,13 +76,26 @@ impl Crowd {
 
     /// One more comes, if there is room for it.
     fn enter(&self, peer: Option<IpAddr>) -> Option<Guest<'_>> {
+        let peer = peer.map(counted);
         let mut peers = self.lock();
         let of_peer = peers.get(&peer).copied().unwrap_or_default();
-        if of_peer >= MOST_A_PEER || peers.values().sum::<usize>() >= MOST {
+        let most = if of_peer == 0 { MOST } else { MOST - FOR_OTHERS };
+        if of_peer >= MOST_A_PEER || peers.values().sum::<usize>() >= most {
             return None;
         }
         peers.insert(peer, of_peer + 1);
         Some(Guest { crowd: self, peer })
+    }
+}
+
+/// As what an address counts.
+fn counted(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(peer) => {
+            let [a, b, c, d, ..] = peer.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        peer => peer,
     }
 }
 
@@ -154,11 +170,29 @@ mod tests {
         guests.push(crowd.enter(address(1)).unwrap());
         drop(other);
         for n in 2..=8 {
-            guests.extend((0..MOST_A_PEER).map(|_| crowd.enter(address(n)).unwrap()));
+            guests.extend((0..MOST_A_PEER).map_while(|_| crowd.enter(address(n))));
         }
-        assert_eq!(guests.len(), MOST);
-        assert!(crowd.enter(address(9)).is_none(), "there is no room at all");
+        assert!(guests.len() >= MOST - FOR_OTHERS && guests.len() < MOST, "{}", guests.len());
+        for n in 9.. {
+            let Some(other) = crowd.enter(address(n)) else { break };
+            guests.push(other);
+            assert!(crowd.enter(address(n)).is_none(), "those come one by one");
+        }
+        assert_eq!(guests.len(), MOST, "there was room for others");
         drop(guests);
         assert!(crowd.lock().is_empty(), "nothing is left of them");
+    }
+
+    #[test]
+    fn one_link_of_ipv6_is_one_neighbour() {
+        let crowd = Crowd::default();
+        let address = |text: &str| Some(text.parse().unwrap());
+        let _guests: Vec<_> =
+            (0..MOST_A_PEER).map(|n| crowd.enter(address(&format!("2001:db8:1:2::{n}"))).unwrap()).collect();
+        assert!(crowd.enter(address("2001:db8:1:2:ffff::1")).is_none());
+        assert!(crowd.enter(address("2001:db8:1:3::1")).is_some());
+        assert!(
+            crowd.enter(address("::ffff:10.0.0.1")).is_some() && crowd.enter(address("10.0.0.2")).is_some()
+        );
     }
 }
