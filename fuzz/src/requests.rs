@@ -108,6 +108,7 @@ impl Requests {
             authority: None,
             limits: Limits::default(),
             metrics: Vec::new(),
+            audit: None,
         });
         server.bootstrap().await.map_err(|status| anyhow::anyhow!("{status}"))?;
         Ok(Requests { server })

@@ -89,6 +89,7 @@ pub async fn run() -> anyhow::Result<()> {
         limits: Limits::of_files(setup.files),
         tokens: server::Tokens::new(pki::TokenKey::create()?, trust.pem()),
         metrics: Vec::new(),
+        audit: None,
         edge: Arc::new(server::SystemEdge),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;

@@ -75,10 +75,15 @@ impl Authorizer {
     /// # Errors
     /// 403 unless `who` may.
     pub fn check(&self, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Result<(), Status> {
-        match self.allows(state, who, wanted) {
-            Some(_) => Ok(()),
-            None => Err(refused(who, wanted)),
-        }
+        self.judge(state, who, wanted).map(|_| ())
+    }
+
+    /// Why `who` may do it.
+    ///
+    /// # Errors
+    /// 403 unless `who` may.
+    pub fn judge(&self, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Result<Reason, Status> {
+        self.allows(state, who, wanted).ok_or_else(|| refused(who, wanted))
     }
 
     /// All rules that somebody has in a namespace.

@@ -93,6 +93,9 @@ impl HostConfig {
         self.eviction.check(&mut findings);
         self.shutdown.check(&mut findings);
         self.check_virtual_routers(&mut findings);
+        if let Some(audit) = &self.audit {
+            audit.check(&mut findings);
+        }
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }

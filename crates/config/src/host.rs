@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressRange, Datastore, Dns, Eviction, Fencing, Ports, Scheduling, Shutdown, Timeouts};
+use crate::{AddressRange, Audit, Datastore, Dns, Eviction, Fencing, Ports, Scheduling, Shutdown, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -61,6 +61,9 @@ pub struct HostConfig {
     /// How the host's pods end as it shuts down.
     #[serde(default, skip_serializing_if = "Shutdown::is_default")]
     pub shutdown: Shutdown,
+    /// Who is told what requests did. None where nobody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]

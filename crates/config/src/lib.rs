@@ -1,12 +1,13 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
 //! its folders, its ports and its timeouts, whom it asks for names, when its pods are evicted, how they end as it shuts
-//! down, and how its cluster places pods.
+//! down, who is told what requests did, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
 //! in [`DEFAULTS`], which says why.
 
 mod addresses;
+mod audit;
 mod check;
 mod datastore;
 mod dns;
@@ -21,6 +22,7 @@ mod timeouts;
 mod virtual_routers;
 
 pub use addresses::AddressRange;
+pub use audit::{Audit, AuditLog, AuditWebhook};
 pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name, overlap};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};

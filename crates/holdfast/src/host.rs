@@ -27,6 +27,7 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::audit::{self, Audit};
 use crate::certificates::Certificates;
 use crate::end::End;
 use crate::engine::Engine;
@@ -141,6 +142,7 @@ struct Host {
     server: Arc<Server>,
     engine: Engine,
     etcd: Option<JoinHandle<()>>,
+    audit: Option<Audit>,
     _listening: Arc<Listeners>,
     _membership: HeartbeatDriver,
 }
@@ -165,6 +167,9 @@ impl Host {
         self.engine.shutdown().await;
         self.network.stop().await;
         self.server.close();
+        if let Some(audit) = self.audit {
+            audit.finish().await;
+        }
     }
 }
 
@@ -184,6 +189,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
         network::give_up_former(link, &pool, config.virtual_address).await?;
     }
     let registries = registries_of(&config)?;
+    let audit = config.audit.as_ref().map(audit::start).transpose()?;
 
     let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;
@@ -258,6 +264,14 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
     let fences = Fences::start(&config, membership.lease_page())?;
     let load = watch::Sender::default();
     let placing = Arc::new(scheduler::Metrics::default());
+    let mut metrics = vec![
+        queue_metrics(load.subscribe()),
+        placing_metrics(placing.clone()),
+        names_metrics(names.metrics.clone()),
+        leases::metrics(&membership),
+        fences.metrics(),
+    ];
+    metrics.extend(audit.as_ref().map(Audit::metrics));
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
@@ -272,13 +286,8 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
         authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts, revoked }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
-        metrics: vec![
-            queue_metrics(load.subscribe()),
-            placing_metrics(placing.clone()),
-            names_metrics(names.metrics.clone()),
-            leases::metrics(&membership),
-            fences.metrics(),
-        ],
+        metrics,
+        audit: audit.as_ref().map(Audit::auditor),
         edge: Arc::new(server::SystemEdge),
     });
     install::open_door(&server, &config, &engine, membership.hosts());
@@ -408,7 +417,8 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
         let server = server.clone();
         async move { server.keep_definitions().await }
     });
-    Ok(Host { agent, network, routers, server, engine, etcd, _listening: listening, _membership: membership })
+    let (_listening, _membership) = (listening, membership);
+    Ok(Host { agent, network, routers, server, engine, etcd, audit, _listening, _membership })
 }
 
 /// In which order the configuration has pods end, as the agent takes it.

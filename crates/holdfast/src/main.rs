@@ -3,6 +3,7 @@
 // `tell` writes what nobody may hear.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod audit;
 mod backup;
 mod certificates;
 mod check;

@@ -85,8 +85,8 @@ pub struct Keys {
 }
 
 impl Shared {
-    /// What a host's configuration says for all hosts. The file about registries, the folder of static pods and
-    /// the runtime of others are that host's alone.
+    /// What a host's configuration says for all hosts. Who is told what requests did (by files of that
+    /// host), the file about registries, the folder of static pods and the runtime of others are that host's alone.
     pub fn of(config: &HostConfig) -> Self {
         Shared {
             cluster_id: config.cluster_id.clone(),
@@ -102,6 +102,7 @@ impl Shared {
                 dns: config.dns.clone(),
                 eviction: config.eviction.clone(),
                 shutdown: config.shutdown.clone(),
+                audit: None,
                 registries_file: None,
                 static_pods: None,
                 runtime: None,

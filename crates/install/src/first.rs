@@ -78,6 +78,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         dns: settings.dns,
         eviction: settings.eviction,
         shutdown: settings.shutdown,
+        audit: settings.audit,
         registries_file: settings.registries_file,
         static_pods: settings.static_pods,
         runtime: settings.runtime,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{AddressRange, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
+use config::{AddressRange, Audit, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
 use serde::{Deserialize, Serialize};
 
 /// Why a file of settings can't be used.
@@ -36,7 +36,7 @@ pub enum Error {
     },
 }
 
-/// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the file
+/// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the audit, the file
 /// about registries, the folder of static pods and the runtime of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -56,6 +56,9 @@ pub struct Settings {
     pub eviction: Eviction,
     /// How pods end as a host shuts down.
     pub shutdown: Shutdown,
+    /// Who is told what requests did, by files of this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// The file about registries of images, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,

@@ -221,6 +221,7 @@ impl Folder {
             dns: Dns::default(),
             eviction: eviction(),
             shutdown: Default::default(),
+            audit: None,
             registries_file: self.record.registries.clone(),
             static_pods: self.record.static_pods.clone(),
             runtime: self.record.runtime.clone(),

@@ -37,6 +37,7 @@ pub(super) fn config() -> HostConfig {
         dns: config::Dns::default(),
         eviction: config::Eviction::default(),
         shutdown: config::Shutdown::default(),
+        audit: None,
         registries_file: None,
         static_pods: None,
         runtime: None,

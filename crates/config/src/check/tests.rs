@@ -28,6 +28,7 @@ pub(crate) fn config() -> HostConfig {
         dns: Dns::default(),
         eviction: Eviction::default(),
         shutdown: Shutdown::default(),
+        audit: None,
         registries_file: None,
         static_pods: None,
         runtime: None,

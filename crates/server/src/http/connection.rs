@@ -1,5 +1,6 @@
 //! A client's connection: the place that it takes, whether its client is known, and its end.
 
+use std::any::Any;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl Places {
             _place: place,
             _listed: listed,
         };
-        Connection { held: Arc::new(held), stopped }
+        Connection { held: Arc::new(held), stopped, until_over: None }
     }
 }
 
@@ -84,6 +85,8 @@ impl Places {
 pub(crate) struct Connection {
     held: Arc<Held>,
     stopped: watch::Receiver<()>,
+    /// What lasts until the request that it is a part of is over.
+    until_over: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -123,6 +126,12 @@ impl Connection {
             () = connection.stopped() => {}
             () = held.has_to_end() => {}
         }
+    }
+
+    /// Keeps something for as long as what a request left of HTTP on this connection goes on: as long as there are clones of
+    /// this one.
+    pub(crate) fn hold(&mut self, until_over: Arc<dyn Any + Send + Sync>) {
+        self.until_over = Some(until_over);
     }
 
     /// The address that it comes from.

@@ -18,6 +18,10 @@ pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The name of the object that was created, among an answer's extensions: its request's path doesn't have it.
+#[derive(Debug, Clone)]
+pub(crate) struct Created(pub(crate) String);
+
 /// A body of known bytes.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
@@ -62,7 +66,7 @@ pub(crate) fn error(status: &Status) -> Response<Body> {
     error_as(status, Encoding::Json)
 }
 
-/// An error.
+/// An error, which stands among the answer's extensions, too.
 pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
     let value = status_value(status);
     let mut response = encoding.answer(status.code, &value).unwrap_or_else(|_| json(status.code, &value));
@@ -70,6 +74,7 @@ pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
     if seconds > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response.extensions_mut().insert(status.clone());
     response
 }
 

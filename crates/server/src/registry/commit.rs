@@ -48,6 +48,14 @@ pub(crate) enum Written {
 }
 
 impl Written {
+    /// The object's name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Written::Stored(kv) => objects::parse(&kv.key).map_or("", |key| key.name),
+            Written::Shown(object) => object.name(),
+        }
+    }
+
     /// The object itself.
     pub(crate) fn into_object(self) -> Result<Object, Status> {
         match self {

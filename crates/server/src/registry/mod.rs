@@ -26,7 +26,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use access::{Attributes, Authorizer, Tokens, UserInfo, Wanted};
+use access::{Attributes, Authorizer, Reason, Tokens, UserInfo, Wanted};
 use api::Catalog;
 use machinery::{Cause, Object, Resource, Status};
 use objects::Named;
@@ -155,6 +155,11 @@ impl Registry {
     /// 403 unless `who` may do it.
     pub(crate) fn check_allowed(&self, who: &UserInfo, wanted: &Wanted<'_>) -> Result<(), Status> {
         self.authorizer.check(&self.store.snapshot(), who, wanted)
+    }
+
+    /// Why `who` may do it; 403 unless `who` may.
+    pub(crate) fn judge(&self, who: &UserInfo, wanted: &Wanted<'_>) -> Result<Reason, Status> {
+        self.authorizer.judge(&self.store.snapshot(), who, wanted)
     }
 
     /// 403 unless `who` may create it: asked where the object of a change turns out not to be there.

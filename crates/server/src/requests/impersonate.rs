@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use crate::registry::Registry;
 
 const ACCOUNT: &str = "system:serviceaccount:";
-const ANONYMOUS: &str = "system:anonymous";
+pub(super) const ANONYMOUS: &str = "system:anonymous";
 const EXTRA: &str = "impersonate-extra-";
 
 /// The identity that a request's headers ask for: `who` sent them, and must be allowed to act as it.

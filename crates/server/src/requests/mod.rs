@@ -13,6 +13,8 @@ mod openapi;
 mod route;
 mod serve;
 mod status;
+mod time_limit;
+mod trail;
 mod turn;
 mod watch;
 mod write;
@@ -20,6 +22,7 @@ mod write;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use audit::Auditor;
 use fairness::Fairness;
 use tokio::sync::watch::Receiver;
 
@@ -50,6 +53,14 @@ pub(crate) struct Objects {
     closing: Receiver<bool>,
 }
 
+/// Who looks at what requests do.
+pub(crate) struct Observers {
+    /// What other parts of the process measure.
+    pub(crate) measures: Vec<Measure>,
+    /// Who is told of requests; none where nobody wants to know.
+    pub(crate) audit: Option<Arc<Auditor>>,
+}
+
 /// All that requests are answered with.
 pub(crate) struct Requests {
     registry: Arc<Registry>,
@@ -60,6 +71,7 @@ pub(crate) struct Requests {
     objects: Objects,
     openapi: OpenApi,
     ahead: Ahead,
+    audit: Option<Arc<Auditor>>,
     /// Where the server listens first.
     address: OnceLock<SocketAddr>,
     /// For those whom nobody knows yet.
@@ -76,8 +88,9 @@ impl Requests {
         proxy: Arc<Proxy>,
         outgoing: Arc<Outgoing>,
         closing: Receiver<bool>,
-        measures: Vec<Measure>,
+        observers: Observers,
     ) -> Self {
+        let Observers { measures, audit } = observers;
         let (beside, metrics) = (Beside::default(), Arc::new(Metrics::new(measures)));
         let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
         let openapi = OpenApi::new(registry.clone(), aggregation.clone());
@@ -93,6 +106,7 @@ impl Requests {
             objects,
             openapi,
             ahead,
+            audit,
             address,
             door,
             overview,

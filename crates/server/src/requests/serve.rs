@@ -1,20 +1,23 @@
 //! One request: its user, what it asks for, and whether it may; then it goes to the code that answers it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use access::{Attributes, TokenError, UserInfo, Wanted, openid_configuration};
+use access::{Attributes, TokenError, UNAUTHENTICATED, UserInfo, Wanted, openid_configuration};
 use api::Catalog;
 use fairness::{Admitted, Class};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Body as _;
 use machinery::Status;
 
-use super::impersonate::impersonated;
+use super::impersonate::{ANONYMOUS, impersonated};
 use super::route::{Route, route};
+use super::time_limit::{time_of, timed_out};
+use super::trail::{self, Trail};
 use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, write};
 use crate::aggregation::RequestInfo;
 use crate::http::compress::{compressed, takes_gzip};
+use crate::http::encoding::Encoding;
 use crate::http::negotiate::accepted_error;
 use crate::http::query::Query;
 use crate::http::response::{bytes, error_as, full, json, no_such_path, warn};
@@ -23,11 +26,6 @@ use crate::http::websocket::WebSocket;
 use crate::http::{Asked, Body, Connection, Target, only_name};
 use crate::registry::Freshness;
 use crate::usage::{self, Usage};
-
-/// How long a request may take that isn't a watch, a log or a proxied one.
-///
-/// Upstream's default (`--request-timeout`).
-const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
 /// What a request means, before anybody asks whether it may be.
 struct Understood<'c> {
@@ -92,22 +90,60 @@ impl Requests {
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
     /// sockets and TLS.
     pub(crate) async fn handle(&self, request: Request<Body>, who: Option<UserInfo>) -> Response<Body> {
+        let id = trail::id_of(request.headers(), &**self.registry.edge());
+        let mut response = self.respond(request, who, &id).await;
+        trail::show(id, &mut response);
+        response
+    }
+
+    async fn respond(
+        &self,
+        request: Request<Body>,
+        who: Option<UserInfo>,
+        id: &HeaderValue,
+    ) -> Response<Body> {
         // What is said at the door counts there, not who says it.
         if let Some(door) = self.door.get().filter(|door| door.is_at(request.uri().path())) {
-            return door.answer(request).await;
+            let nobody = UserInfo::new(ANONYMOUS, [UNAUTHENTICATED]);
+            let (request, trail) = self.follow(request, Some(&nobody), id);
+            return answered(trail, door.answer(request).await);
         }
         let encoding = accepted_error(request.headers());
         let who = match who {
             Some(who) => Some(who),
             None => self.of_token(request.headers()).await,
         };
-        let Some(who) = who else { return error_as(&Status::unauthorized(), encoding) };
+        let Some(who) = who else {
+            let answer = error_as(&Status::unauthorized(), encoding);
+            self.tell_unknown(&request, id, &answer);
+            return answer;
+        };
+        let who = who.authenticated();
+        let (request, trail) = self.follow(request, Some(&who), id);
+        let answer = self.answer_known(request, who, encoding, trail.as_deref()).await;
+        answered(trail, answer)
+    }
+
+    /// Answers a request of somebody.
+    async fn answer_known(
+        &self,
+        request: Request<Body>,
+        who: UserInfo,
+        encoding: Encoding,
+        trail: Option<&Trail>,
+    ) -> Response<Body> {
         let connection = request.extensions().get::<Connection>();
         if let Some(Err(status)) = connection.map(|connection| connection.know(&who)) {
             return error_as(&status, encoding);
         }
-        let who = match impersonated(&self.registry, &who.clone().authenticated(), request.headers()) {
-            Ok(other) => other.unwrap_or_else(|| who.authenticated()),
+        let who = match impersonated(&self.registry, &who, request.headers()) {
+            Ok(Some(other)) => {
+                if let Some(trail) = trail {
+                    trail.acts_as(&other);
+                }
+                other
+            }
+            Ok(None) => who,
             Err(status) => return error_as(&status, encoding),
         };
         let catalog = self.registry.catalog();
@@ -119,7 +155,14 @@ impl Requests {
             let state = self.registry.store().snapshot();
             turn::class(&self.fairness, &state, &who, &understood.wanted(request.uri().path()))
         };
-        let answer = self.answer(request, &who, &understood, &class).await;
+        let judge = |wanted: &Wanted<'_>| {
+            let allowed = self.registry.judge(&who, wanted);
+            if let Some(trail) = trail {
+                trail.judged(&allowed);
+            }
+            allowed.map(|_| ())
+        };
+        let answer = self.answer(request, &who, &understood, &class, &judge).await;
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
         turn::mark(&class, &mut response);
         response
@@ -148,6 +191,7 @@ impl Requests {
         who: &UserInfo,
         understood: &Understood<'_>,
         class: &Class,
+        judge: &(dyn Fn(&Wanted<'_>) -> Result<(), Status> + Sync),
     ) -> Result<Response<Body>, Status> {
         let Understood { route, query, verb, info, .. } = understood;
         let is_endless = info.as_ref().is_some_and(RequestInfo::is_long_running);
@@ -161,7 +205,7 @@ impl Requests {
         if takes_seat && !request.body().is_end_stream() {
             // Its body is read before its turn: one that comes slowly would hold a seat while nothing is done. But only
             // for users who may at all: it takes memory.
-            self.registry.check_allowed(who, &understood.wanted(request.uri().path()))?;
+            judge(&understood.wanted(request.uri().path()))?;
             let body = std::mem::replace(request.body_mut(), full(""));
             let read = tokio::time::timeout(time_of(query)?, self.ahead.read(body)).await;
             (*request.body_mut(), room) = read.map_err(|_| timed_out())??;
@@ -182,7 +226,7 @@ impl Requests {
         drop(room);
         let wanted = understood.wanted(request.uri().path());
         // Also where it was asked before the body was read: a right may have gone during the wait.
-        self.registry.check_allowed(who, &wanted)?;
+        judge(&wanted)?;
         if let Route::Remote(remote) = route {
             let time = if is_endless { None } else { Some(time_of(query)?) };
             return self.aggregation.forward(remote, who, request, time).await;
@@ -308,6 +352,14 @@ impl Requests {
     }
 }
 
+/// An answer, followed to its end if its request is.
+fn answered(trail: Option<Arc<Trail>>, answer: Response<Body>) -> Response<Body> {
+    match trail {
+        Some(trail) => trail.answered(answer),
+        None => answer,
+    }
+}
+
 /// The bearer token of a request.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -319,18 +371,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// until they begin to send what there is at first (upstream's `longRunningFunc`).
 fn is_long_running(target: &Target, verb: &str) -> bool {
     verb == "proxy" || matches!(&*target.subresource, "attach" | "exec" | "log" | "portforward" | "proxy")
-}
-
-/// 504: it took too long.
-fn timed_out() -> Status {
-    Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
-}
-
-/// How long a request may take that has an end: what it asks for, up to the most there is.
-fn time_of(query: &Query) -> Result<Duration, Status> {
-    let Some(text) = query.get("timeout") else { return Ok(LONGEST_REQUEST) };
-    let wrong = || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?}"));
-    Ok(duration(text).ok_or_else(wrong)?.min(LONGEST_REQUEST))
 }
 
 /// The warning for clients of a resource about its end (upstream's `APILifecycleDeprecated`).
@@ -345,29 +385,6 @@ fn deprecation(resource: &machinery::Resource) -> Option<&str> {
         }
         _ => None,
     }
-}
-
-/// A duration as Go writes it, such as `32s`, `500ms` or `7m57s`; a number alone counts seconds. None if it is nothing.
-fn duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum) = (text, 0.0);
-    while !rest.is_empty() {
-        let is_number = |c: char| c.is_ascii_digit() || c == '.';
-        let (number, behind) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
-        let (unit, behind) = behind.split_at(behind.find(is_number).unwrap_or(behind.len()));
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "" if number.len() == text.len() => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        sum += number.parse::<f64>().ok()? * seconds;
-        rest = behind;
-    }
-    Duration::try_from_secs_f64(sum).ok().filter(|duration| !duration.is_zero())
 }
 
 /// The verb of a request for a path that is no resource's: its method.
@@ -425,31 +442,4 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
         return Ok(verb);
     }
     Err(Status::method_not_allowed().about("", "", ""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, millis) in [
-            ("32s", Some(32_000)),
-            ("7m57s", Some(477_000)),
-            ("1h2m3.5s", Some(3_723_500)),
-            ("500ms", Some(500)),
-            ("10", Some(10_000)),
-            ("1.5h", Some(5_400_000)),
-            ("", None),
-            ("0s", None),
-            ("-1s", None),
-            ("5m3", None),
-            ("s", None),
-            ("1d", None),
-            ("1..2s", None),
-            ("1e400s", None),
-        ] {
-            assert_eq!(duration(text).map(|d| d.as_millis()), millis, "{text:?}");
-        }
-    }
 }

@@ -13,7 +13,7 @@ use super::{Objects, apply};
 use crate::http::beside::LARGE;
 use crate::http::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use crate::http::options::WriteOptions;
-use crate::http::response::{JSON, bytes};
+use crate::http::response::{Created, JSON, bytes};
 use crate::http::warnings::warn;
 use crate::http::{Asked, Body, body};
 use crate::registry::{
@@ -130,7 +130,11 @@ impl<'a> Writing<'a> {
         if is_question(target.resource) {
             return self.answer(201, self.review(read()?)?);
         }
-        self.answer(201, self.registry.create(&self.creation(), &read).await?)
+        let written = self.registry.create(&self.creation(), &read).await?;
+        let created = Created(written.name().to_owned());
+        let mut answer = self.answer(201, written)?;
+        answer.extensions_mut().insert(created);
+        Ok(answer)
     }
 
     async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use access::{Authorizer, ClusterAuthority, Revocations, ShownCertificate, Tokens, UserInfo};
+use audit::Auditor;
 use fairness::Fairness;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -34,7 +35,7 @@ use crate::http::response::full;
 use crate::http::{Body, Limits};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
-use crate::requests::{Door, Measure, Overview, Requests};
+use crate::requests::{Door, Measure, Observers, Overview, Requests};
 
 pub use listener::Listening;
 
@@ -58,6 +59,8 @@ pub struct Options {
     pub tokens: Tokens,
     /// What other parts of the process measure, for `/metrics`.
     pub metrics: Vec<Measure>,
+    /// Who is told what requests did; none where nobody wants to know.
+    pub audit: Option<Arc<Auditor>>,
     /// The clock and the source of randomness: [`SystemEdge`](crate::SystemEdge), or a simulation's.
     pub edge: Arc<dyn Edge>,
 }
@@ -88,6 +91,7 @@ impl Server {
             limits,
             tokens,
             metrics,
+            audit,
             edge,
         } = options;
         let revoked = authority.as_ref().map(|authority| authority.revoked.clone()).unwrap_or_default();
@@ -108,7 +112,7 @@ impl Server {
             proxy,
             outgoing.clone(),
             closing.subscribe(),
-            metrics,
+            Observers { measures: metrics, audit },
         );
         Arc::new(Server {
             registry,

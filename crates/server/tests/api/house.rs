@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use audit::Auditor;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -68,29 +69,35 @@ impl House {
 
     /// Likewise, with a name for the servers of aggregated APIs.
     pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
-        Self::build(client_without_name(), Some(front_proxy), None, Limits::default(), Arc::new(SystemEdge))
-            .await
+        let (tls, edge) = (client_without_name(), Arc::new(SystemEdge));
+        Self::build(tls, Some(front_proxy), None, Limits::default(), edge, None).await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
-        Self::build(tls, None, None, Limits::default(), Arc::new(SystemEdge)).await
+        Self::build(tls, None, None, Limits::default(), Arc::new(SystemEdge), None).await
     }
 
     /// Likewise, where certificates of other authorities than this one speak for no part of the cluster.
     pub async fn with_authority(authority: server::ClusterAuthority) -> Self {
-        Self::build(client_without_name(), None, Some(authority), Limits::default(), Arc::new(SystemEdge))
-            .await
+        let (tls, edge) = (client_without_name(), Arc::new(SystemEdge));
+        Self::build(tls, None, Some(authority), Limits::default(), edge, None).await
     }
 
     /// Likewise, whose clients may use up other things.
     pub async fn with_limits(limits: Limits) -> Self {
-        Self::build(client_without_name(), None, None, limits, Arc::new(SystemEdge)).await
+        Self::build(client_without_name(), None, None, limits, Arc::new(SystemEdge), None).await
     }
 
     /// Likewise, with another clock and other randomness.
     pub async fn driven(edge: Arc<dyn Edge>) -> Self {
-        Self::build(client_without_name(), None, None, Limits::default(), edge).await
+        Self::build(client_without_name(), None, None, Limits::default(), edge, None).await
+    }
+
+    /// Likewise, believing agents as `tls` says, and telling somebody what requests did.
+    pub async fn audited(tls: rustls::ClientConfig, audit: Auditor) -> Self {
+        let edge = Arc::new(SystemEdge);
+        Self::build(tls, None, None, Limits::default(), edge, Some(Arc::new(audit))).await
     }
 
     async fn build(
@@ -99,6 +106,7 @@ impl House {
         authority: Option<server::ClusterAuthority>,
         limits: Limits,
         edge: Arc<dyn Edge>,
+        audit: Option<Arc<Auditor>>,
     ) -> Self {
         let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
         let server = Server::new(Options {
@@ -111,6 +119,7 @@ impl House {
             limits,
             tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
             metrics: vec![Box::new(|out| out.push_str("measured_elsewhere 7\n"))],
+            audit,
             edge,
         });
         server.bootstrap().await.unwrap();
@@ -166,7 +175,7 @@ pub fn node(name: &str) -> UserInfo {
     UserInfo::new(format!("system:node:{name}"), ["system:nodes"])
 }
 
-fn client_without_name() -> rustls::ClientConfig {
+pub fn client_without_name() -> rustls::ClientConfig {
     rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -6,6 +6,7 @@
 mod admission;
 mod aggregation;
 mod applied_versions;
+mod auditing;
 mod compare;
 mod conformance;
 mod connections;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::auditing::Recorder;
 use crate::hooks::{Hook, patched};
 use crate::house::House;
 use crate::tls::Authority;
@@ -74,8 +75,19 @@ struct Place {
 
 async fn place() -> Place {
     let authority = Authority::new();
+    let tls = authority.client_config(Some(AGENTS_CLIENT));
+    place_in(House::with_agents(tls).await, authority).await
+}
+
+/// Likewise, telling a recorder of what requests did.
+async fn recorded_place(recorder: &Arc<Recorder>) -> Place {
+    let authority = Authority::new();
+    let tls = authority.client_config(Some(AGENTS_CLIENT));
+    place_in(House::audited(tls, recorder.auditor("- {level: Metadata}")).await, authority).await
+}
+
+async fn place_in(house: House, authority: Authority) -> Place {
     let (address, told) = agent(&authority).await;
-    let house = House::with_agents(authority.client_config(Some(("kube-apiserver", "system:masters")))).await;
     let made = async |path: &str, object: Value| {
         let (code, answer) = house.ask("POST", path, Some(object)).await;
         assert_eq!(code, 201, "{answer}");
@@ -118,10 +130,35 @@ impl Place {
 }
 
 const ADMIN: (&str, &str) = ("kubernetes-admin", "system:masters");
+/// How the API presents itself to agents.
+const AGENTS_CLIENT: (&str, &str) = ("kube-apiserver", "system:masters");
 const JANE: (&str, &str) = ("jane", "people");
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("it happens at all")
+}
+
+#[tokio::test]
+async fn the_audit_tells_when_a_stream_began_and_when_it_was_over() {
+    let recorder = Arc::new(Recorder::default());
+    let mut place = recorded_place(&recorder).await;
+    recorder.drain();
+    let (answer, stream) = place.upgrade(ADMIN, &format!("{EXEC}?command=sh&stdout=1")).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    place.told.recv().await.unwrap();
+    let stages = |events: &[Value]| -> Vec<(String, Value)> {
+        let stage = |event: &Value| event["stage"].as_str().unwrap().to_owned();
+        events.iter().map(|event| (stage(event), event["responseStatus"]["code"].clone())).collect()
+    };
+    let begun = recorder.drain();
+    let expected = [("RequestReceived".to_owned(), Value::Null), ("ResponseStarted".to_owned(), json!(101))];
+    assert_eq!(stages(&begun), expected);
+    assert_eq!((&begun[1]["objectRef"]["subresource"], &begun[1]["verb"]), (&json!("exec"), &json!("get")));
+    assert_eq!(begun[1]["sourceIPs"], json!(["127.0.0.1"]));
+    drop(stream);
+    assert_eq!(in_time(place.told.recv()).await.unwrap(), "over");
+    let over = in_time(recorder.next()).await;
+    assert_eq!(stages(&[over]), [("ResponseComplete".to_owned(), json!(101))]);
 }
 
 #[tokio::test]

@@ -1,0 +1,66 @@
+//! Who decides what is told, and passes it on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use figures::{family, sample, single};
+
+use crate::{Asked, Decision, Event, Level, Policy};
+
+/// Where events go. It never keeps a request waiting: it counts what it has no room for.
+pub trait Sink: Send + Sync + 'static {
+    /// Takes an event, which is one line of JSON without its end.
+    fn take(&self, event: &Bytes);
+}
+
+/// A policy, and where the events go that it wants.
+pub struct Auditor {
+    policy: Policy,
+    sinks: Vec<Arc<dyn Sink>>,
+    events: AtomicU64,
+    levels: [AtomicU64; Level::ALL.len()],
+}
+
+impl std::fmt::Debug for Auditor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auditor").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Auditor {
+    /// One that passes on to all of these.
+    pub fn new(policy: Policy, sinks: Vec<Arc<dyn Sink>>) -> Self {
+        Auditor { policy, sinks, events: AtomicU64::new(0), levels: Default::default() }
+    }
+
+    /// What is wanted of a request, which is counted.
+    pub fn decide(&self, asked: &Asked<'_>) -> Decision {
+        let decision = self.policy.decide(asked);
+        self.levels[decision.level as usize].fetch_add(1, Ordering::Relaxed);
+        decision
+    }
+
+    /// Passes an event on.
+    pub fn tell(&self, event: &Event) {
+        // Maps with texts for keys: there is nothing that JSON can't say.
+        let Ok(line) = serde_json::to_vec(event) else { return };
+        self.events.fetch_add(1, Ordering::Relaxed);
+        let line = Bytes::from(line);
+        for sink in &self.sinks {
+            sink.take(&line);
+        }
+    }
+
+    /// What it has counted, under upstream's names.
+    pub fn write_metrics(&self, out: &mut String) {
+        let events = self.events.load(Ordering::Relaxed);
+        single(out, "apiserver_audit_event_total", "counter", "Audit events that were passed on", events);
+        let name = "apiserver_audit_level_total";
+        family(out, name, "counter", "Requests by the level that the audit policy gave them");
+        for level in Level::ALL {
+            let count = self.levels[level as usize].load(Ordering::Relaxed);
+            sample(out, name, &format!(r#"level="{}""#, level.as_str()), count);
+        }
+    }
+}
