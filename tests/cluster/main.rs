@@ -30,6 +30,7 @@ mod names;
 mod on_etcd;
 mod pause;
 mod python;
+mod service;
 mod stateful;
 mod status;
 mod storage_drivers;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,11 +37,13 @@ use crate::foreign_images::foreign_runtime;
 use crate::host_images::{HostImages, registries_of};
 use crate::install;
 use crate::leases;
+use crate::listeners::Listeners;
 use crate::names::Names;
 use crate::overview;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
 use crate::reach::Reach;
+use crate::service_manager::ServiceManager;
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
@@ -105,14 +106,18 @@ async fn serve(config: HostConfig, args: &Args) -> anyhow::Result<()> {
     // What an upgrade asks for, as of nginx and HAProxy (docs/upgrade.md).
     let mut leave = signal(SignalKind::user_defined2())?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
+    let manager = Arc::new(ServiceManager::of_environment());
+    let status = format!("{} answers at {}", config.name, config.listen(config.ports.api));
     // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
     let certificates = Certificates::load(&config, &args.config)?;
-    let host = start(config, &args.without, certificates).await?;
+    let host = start(config, &args.without, certificates, &manager).await?;
+    manager.ready(&status).await;
     let (pods, outcome) = tokio::select! {
         () = end.asked() => (Pods::EndInOrder, Ok(())),
         _ = leave.recv() => (Pods::Stay, Ok(())),
         error = host.engine.failed() => (Pods::End, Err(error)),
     };
+    manager.stopping();
     // Who asks twice doesn't want to wait.
     host.stop(pods, end.asked()).await;
     outcome
@@ -173,7 +178,12 @@ impl Host {
     }
 }
 
-async fn start(config: HostConfig, without: &Without, certificates: Certificates) -> anyhow::Result<Host> {
+async fn start(
+    config: HostConfig,
+    without: &Without,
+    certificates: Certificates,
+    manager: &Arc<ServiceManager>,
+) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
     let foreign = config.runtime.as_deref().map(foreign_runtime).transpose()?;
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
@@ -295,7 +305,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
     // With the authority, which those who want to join know only by its hash.
     let shown = identity.showing(&trust);
     let tls = shown.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
-    let listening = Arc::new(listen(&config, &server, &tls)?);
+    let listening = Arc::new(Listeners::open(&config, &server, &tls)?);
 
     let network = tasks::spawn_on(&urgent, info_span!("network"), {
         let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
@@ -326,6 +336,7 @@ async fn start(config: HostConfig, without: &Without, certificates: Certificates
             network.clone(),
             routers.clone(),
             timeouts.watchdog,
+            manager.clone(),
         ),
     );
     reach.set(network.clone())?;
@@ -441,42 +452,6 @@ fn placing_metrics(placing: Arc<scheduler::Metrics>) -> server::Measure {
 /// Which names were asked for, and what it took, for `/metrics`.
 fn names_metrics(names: Arc<dns::Metrics>) -> server::Measure {
     Box::new(move |out| names.write(out))
-}
-
-/// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch
-/// keeps the virtual address and passes its connections on to the host's.
-struct Listeners {
-    _own: server::Listening,
-    shared: Option<server::Listening>,
-}
-
-impl Listeners {
-    /// Ends the connections to the virtual address, which is about to leave this host.
-    fn hang_up(&self) {
-        if let Some(shared) = &self.shared {
-            shared.hang_up();
-        }
-    }
-}
-
-fn listen(
-    config: &HostConfig,
-    server: &Arc<Server>,
-    tls: &Arc<rustls::ServerConfig>,
-) -> anyhow::Result<Listeners> {
-    let refused =
-        |at: SocketAddr| move || format!("can't listen on {at}: is another cluster running on this machine?");
-    let own = config.listen(config.ports.api);
-    let own = server.listen(own, tls.clone()).with_context(refused(own))?;
-    let shared = match config.net {
-        NetConfig::Netns { .. } => {
-            let shared = config.virtual_api();
-            let listener = network::listen_before_held(shared).with_context(refused(shared))?;
-            Some(server.listen_on(listener, tls.clone()).with_context(refused(shared))?)
-        }
-        NetConfig::Loopback { .. } => None,
-    };
-    Ok(Listeners { _own: own, shared })
 }
 
 fn network_options(

@@ -25,6 +25,7 @@ mod image;
 mod install;
 mod kubectl;
 mod leases;
+mod listeners;
 mod names;
 mod nodes;
 mod overview;
@@ -35,12 +36,14 @@ mod profiles;
 mod reach;
 mod restarts;
 mod restore;
+mod service_manager;
 mod site;
 mod status;
 mod store_door;
 mod tell;
 mod threads;
 mod timeline;
+mod unit;
 mod up;
 mod user;
 mod virtual_routers;
@@ -112,6 +115,8 @@ enum Command {
     Completion(completion::CompletionArgs),
     /// Print this program's manual page, or write those of all commands
     Man(completion::ManArgs),
+    /// Print the unit by which systemd runs this machine's host
+    Unit(unit::Args),
     /// Run the host whose configuration this is, as `init` and `join` write it
     Host(host::Args),
     /// Answer with the pod's name
@@ -168,6 +173,7 @@ fn main() -> ExitCode {
         Command::Config(args) => configuration::run(&args),
         Command::Completion(args) => completion::completion(&args),
         Command::Man(args) => completion::man(&args),
+        Command::Unit(args) => unit::run(&args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
     };

@@ -2,7 +2,8 @@
 //!
 //! The store and the heartbeats have threads of their own and would go on without them: the host would be a leader that
 //! holds the virtual address and answers nobody, and nobody would miss it. So it gives both up and ends, and whatever
-//! started it starts it again.
+//! started it starts it again. And who watches the watchman? The manager of services that started the process, where one did: it is told of
+//! the answers, and what hears of none kills the process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +14,21 @@ use tokio::time::{sleep, timeout};
 use tracing::debug_span;
 
 use crate::engine::Engine;
+use crate::service_manager::ServiceManager;
 
 /// What the process ends with: EX_SOFTWARE of sysexits(3).
 const STATUS: i32 = 70;
 
-/// Watches the threads of `answering` from others, and ends the process when they are stuck.
+/// Watches the threads of `answering` from others, tells the manager that both live, and ends the process when those are stuck.
 pub async fn watch(
     answering: Handle,
     engine: Engine,
     network: Arc<Network>,
     routers: Arc<Option<VirtualRouters>>,
     timeouts: config::Watchdog,
+    manager: Arc<ServiceManager>,
 ) {
-    unanswered(&answering, timeouts.every, misses(&timeouts)).await;
+    unanswered(&answering, timeouts.every, misses(&timeouts), manager.feed(timeouts.every)).await;
     tracing::error!(
         "the threads that answer the API have done nothing for {:?}: this host gives up leadership and the virtual \
          address, and ends to be started again",
@@ -52,12 +55,13 @@ fn misses(timeouts: &config::Watchdog) -> u32 {
     u32::try_from(misses).unwrap_or(u32::MAX).max(1)
 }
 
-/// Returns once `misses` questions in a row were not answered.
-async fn unanswered(answering: &Handle, ask: Duration, misses: u32) {
+/// Returns once `misses` questions in a row were not answered; each answer is told to `answered`.
+async fn unanswered(answering: &Handle, ask: Duration, misses: u32, mut answered: impl FnMut()) {
     let mut missed = 0;
     while missed < misses {
         if timeout(ask, tasks::spawn_on(answering, debug_span!("question"), async {})).await.is_ok() {
             missed = 0;
+            answered();
             sleep(ask).await;
         } else {
             missed += 1;
@@ -85,12 +89,13 @@ mod tests {
     #[tokio::test]
     async fn threads_that_hang_are_noticed_and_those_that_answer_are_left_alone() {
         let answering = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let asked = timeout(MS * 100, unanswered(answering.handle(), MS * 10, 1000)).await;
-        assert!(asked.is_err(), "it answers");
+        let mut answers = 0;
+        let asked = timeout(MS * 100, unanswered(answering.handle(), MS * 10, 1000, || answers += 1)).await;
+        assert!(asked.is_err() && answers > 0, "it answers");
 
         let (release, hang) = channel::<()>();
         answering.spawn(async move { hang.recv() });
-        unanswered(answering.handle(), MS, 3).await;
+        unanswered(answering.handle(), MS, 3, || panic!("it answers though it hangs")).await;
         drop(release);
         answering.shutdown_background();
     }

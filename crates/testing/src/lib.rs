@@ -7,7 +7,8 @@
 //!
 //! The names are those of programs, and `netns` (network and user namespaces), `mounts` (mount namespaces, disks that can be
 //! filled in them), `cgroups` (making and killing cgroups of version 2), `seccomp` (filters by which the kernel asks
-//! before it does a system call), `python` (the Kubernetes client for Python), `users` (running a program as another user).
+//! before it does a system call), `ptrace` (halting threads of a child), `python` (the Kubernetes client for Python),
+//! `users` (running a program as another user).
 
 mod allocator;
 

@@ -13,7 +13,7 @@ use pki::{Authority, FRONT_PROXY, OwnKey, TokenKey, Validity};
 
 use super::preflight::{Aim, preflight};
 use super::token::{join_line, until};
-use super::{Folders, begin, host_names, starting, write_kubeconfig};
+use super::{Folders, Starting, begin, host_names, start, write_kubeconfig};
 use crate::tell::show;
 
 /// Arguments of `holdfast init`.
@@ -47,6 +47,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     ignore: Vec<String>,
     #[command(flatten)]
+    starting: Starting,
+    #[command(flatten)]
     folders: Folders,
 }
 
@@ -56,7 +58,7 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config, &layout)?;
         layout.finish()?;
-        return finish(&config, &layout, "is a host already: nothing was changed");
+        return finish(&args, &config, &layout, "is a host already: nothing was changed");
     }
     let drawn = uuid::Uuid::new_v4().to_string();
     // One that was interrupted goes on with the cluster that it began.
@@ -78,7 +80,7 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     layout.write_first_token(&token.object(until(args.token_ttl)?, "made by holdfast init", None))?;
     layout.write_config(&config, false)?;
     layout.finish()?;
-    finish(&config, &layout, "is the first host of a new cluster")
+    finish(&args, &config, &layout, "is the first host of a new cluster")
 }
 
 /// Refuses to make of a host what it isn't.
@@ -129,10 +131,18 @@ pub(super) fn random() -> impl rand::Rng + rand::CryptoRng {
     rand::rng()
 }
 
-/// Says what to type next.
-fn finish(config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()> {
+/// Starts the host where that is to be, and says what to type next.
+fn finish(args: &Args, config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()> {
+    // Looked for before the start, by which the host brings its token into the cluster.
+    let others = others(config, layout)?;
+    let started = start(args.starting, &args.folders, layout)?;
+    show(&format!("{} ({}) {what}.\n\n{started}\n{others}", config.name, config.address))
+}
+
+/// How other machines join.
+fn others(config: &HostConfig, layout: &Layout) -> anyhow::Result<String> {
     let hash = pki::Trust::load(&config.pki_dir)?.hash()?;
-    let others = match first_token(layout) {
+    Ok(match first_token(layout) {
         Some((token, until)) => format!(
             "On each other machine, once this host runs, until {until}:\n\n  {}\n",
             join_line(&config.virtual_api().to_string(), &token, hash)
@@ -140,8 +150,7 @@ fn finish(config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()
         None => {
             "On each other machine the line that this prints here:\n\n  holdfast token create\n".to_owned()
         }
-    };
-    show(&format!("{} ({}) {what}.\n\n{}\n{others}", config.name, config.address, starting(layout)))
+    })
 }
 
 /// The token that waits for the first start, while its time lasts.

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::preflight::{Aim, preflight};
-use super::{Folders, begin, starting, typed, write_kubeconfig};
+use super::{Folders, Starting, begin, start, typed, write_kubeconfig};
 use crate::tell::{say, show};
 
 /// How long a connection to the cluster and its handshake may take.
@@ -57,6 +57,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     ignore: Vec<String>,
     #[command(flatten)]
+    starting: Starting,
+    #[command(flatten)]
     folders: Folders,
 }
 
@@ -71,7 +73,7 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config)?;
         layout.finish()?;
-        return finish(&config, &layout, "has joined already: nothing was changed");
+        return finish(&args, &config, &layout, "has joined already: nothing was changed");
     }
     let token = read_token(args.token_file.as_deref()).await?;
     let plan = layout.plan(Attempt::Join { authority: args.ca_hash })?;
@@ -85,7 +87,7 @@ pub async fn join(args: Args) -> anyhow::Result<()> {
     let config = grant.config(place, &layout);
     preflight(&config, Aim::Another, &args.ignore).await?;
     write(&grant, &keys, &config, &layout, args.ca_hash)?;
-    finish(&config, &layout, "has joined the cluster")
+    finish(&args, &config, &layout, "has joined the cluster")
 }
 
 /// Refuses to make of a host what it isn't.
@@ -267,8 +269,8 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Says what to type next.
-fn finish(config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()> {
+/// Starts the host where that is to be, and says what to type next.
+fn finish(args: &Args, config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()> {
     if config.peers.len().is_multiple_of(2) {
         say!(
             "{} members bear the loss of no more hosts than {} do: let one more join",
@@ -276,7 +278,8 @@ fn finish(config: &HostConfig, layout: &Layout, what: &str) -> anyhow::Result<()
             config.peers.len() - 1
         );
     }
-    show(&format!("{} ({}) {what}.\n\n{}", config.name, config.address, starting(layout)))
+    let started = start(args.starting, &args.folders, layout)?;
+    show(&format!("{} ({}) {what}.\n\n{started}", config.name, config.address))
 }
 
 #[cfg(test)]

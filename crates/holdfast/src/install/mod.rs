@@ -29,6 +29,7 @@ pub use register::note_host;
 pub use token::{Args as TokenArgs, token};
 
 use crate::tell::{quoted, say};
+use crate::unit::Systemd;
 
 const CONFIG_DIR: &str = "/etc/holdfast";
 const DATA_DIR: &str = "/var/lib/holdfast";
@@ -45,11 +46,35 @@ pub struct Folders {
 }
 
 impl Folders {
-    fn layout(&self) -> anyhow::Result<Layout> {
+    /// That of the configuration and that of the data, from the root.
+    pub fn absolute(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
         let absolute = |path: &Path| {
             std::path::absolute(path).with_context(|| format!("{} can't be a folder", path.display()))
         };
-        Ok(Layout::new(absolute(&self.config_dir)?, absolute(&self.data_dir)?))
+        Ok((absolute(&self.config_dir)?, absolute(&self.data_dir)?))
+    }
+
+    /// Whether they are where a host's files lie unless somebody says otherwise.
+    pub fn are_usual(&self) -> bool {
+        self.config_dir == Path::new(CONFIG_DIR) && self.data_dir == Path::new(DATA_DIR)
+    }
+
+    fn layout(&self) -> anyhow::Result<Layout> {
+        let (config, data) = self.absolute()?;
+        Ok(Layout::new(config, data))
+    }
+}
+
+#[cfg(test)]
+impl Folders {
+    /// Folders of a test.
+    pub fn new(config_dir: PathBuf, data_dir: PathBuf) -> Self {
+        Folders { config_dir, data_dir }
+    }
+
+    /// Where a host's files lie unless somebody says otherwise.
+    pub fn usual() -> Self {
+        Folders::new(CONFIG_DIR.into(), DATA_DIR.into())
     }
 }
 
@@ -124,11 +149,27 @@ fn write_kubeconfig(
     Ok(layout.write_kubeconfig(&text)?)
 }
 
-/// What to type to start the host, and to see it.
-fn starting(layout: &Layout) -> String {
-    format!(
-        "Start it:\n\n  holdfast host --config {}\n\nSee it, here:\n\n  KUBECONFIG={} kubectl get nodes\n",
-        quoted(layout.config_file()),
-        quoted(layout.kubeconfig()),
-    )
+/// Whether the host is started too.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Starting {
+    /// Leave the start to you, also where systemd runs
+    #[arg(long)]
+    no_start: bool,
+}
+
+/// Starts the host where systemd runs it; what to type to start it elsewhere, and to see it.
+fn start(starting: Starting, folders: &Folders, layout: &Layout) -> anyhow::Result<String> {
+    let started = match Systemd::for_host(folders).filter(|_| !starting.no_start) {
+        Some(systemd) => {
+            systemd.start(folders)?;
+            "It runs, and starts at each boot:\n\n  systemctl status holdfast\n".to_owned()
+        }
+        None => {
+            format!("Start it:\n\n  holdfast host --config {}\n", quoted(layout.config_file()))
+        }
+    };
+    Ok(format!(
+        "{started}\nSee it, here:\n\n  KUBECONFIG={} kubectl get nodes\n",
+        quoted(layout.kubeconfig())
+    ))
 }
