@@ -3,7 +3,7 @@
 //! down, who is told what requests did, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
-//! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
+//! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of its settings is as
 //! in [`DEFAULTS`], which says why.
 
 mod addresses;
@@ -38,5 +38,6 @@ pub use scheduling::{
 pub use shutdown::{PriorityGrace, Shutdown};
 pub use timeouts::{Heartbeats, LeaseTimeouts, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
 
-/// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.
+/// All settings of a host beside who it is and where its files lie, as they are where its configuration says nothing: YAML, with the
+/// reasons. What has no value by default stands behind a `#`, as an example.
 pub const DEFAULTS: &str = include_str!("defaults.yaml");

@@ -5,7 +5,7 @@ use crate::tell::show;
 /// Arguments of `holdfast config`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print the ports and timeouts of a host whose configuration says nothing else, as YAML with the reasons
+    /// Print all settings of a host whose configuration says nothing else, as YAML with the reasons
     #[arg(long, required = true)]
     defaults: bool,
 }

@@ -25,9 +25,7 @@ pub enum Error {
         why: values::YamlError,
     },
     /// A field is unknown, twice there, or not what it has to be.
-    #[error(
-        "{path} holds no settings: {why}; `holdfast config --defaults` prints ports and timeouts, and docs/configuration.md tells the others"
-    )]
+    #[error("{path} holds no settings: {why}; `holdfast config --defaults` prints all that there are")]
     Field {
         /// The file.
         path: PathBuf,
@@ -97,6 +95,35 @@ mod tests {
         let path = folder.path().join("settings.yaml");
         std::fs::write(&path, config::DEFAULTS).unwrap();
         assert_eq!(Settings::load(&path).unwrap(), Settings::default());
+        // What stands behind a # without a space is a setting, too: an example.
+        let examples = |line: &str| {
+            let (indent, rest) = line.split_once('#').filter(|(indent, _)| indent.trim().is_empty())?;
+            let is_prose = rest.starts_with(' ') && !rest.starts_with("  ");
+            (!is_prose).then(|| format!("{indent}{rest}\n"))
+        };
+        let all: String = config::DEFAULTS
+            .lines()
+            .map(|line| examples(line).unwrap_or_else(|| format!("{line}\n")))
+            .collect();
+        std::fs::write(&path, all).unwrap();
+        // Each field by its name: one that is new must be told as well.
+        let Settings {
+            load_balancer_cidrs,
+            ports,
+            timeouts,
+            scheduling,
+            dns,
+            eviction,
+            shutdown,
+            registries_file,
+            static_pods,
+            runtime,
+        } = Settings::load(&path).unwrap();
+        assert_eq!((ports, timeouts, scheduling), Default::default(), "their fields are all told");
+        assert!(!load_balancer_cidrs.is_empty() && !dns.upstream.is_empty());
+        assert!(!eviction.soft.is_empty() && !eviction.soft_grace_period.is_empty());
+        assert!(!eviction.minimum_reclaim.is_empty() && !shutdown.grace_period_critical_pods.is_zero());
+        assert!(registries_file.is_some() && static_pods.is_some() && runtime.is_some());
         std::fs::write(&path, "ports: {api: 7443}\n").unwrap();
         assert_eq!(Settings::load(&path).unwrap().ports.api, 7443);
         for wrong in ["name: n1\n", "ports: {api: x}\n", "ports: {}\nports: {}\n", "a: [\n"] {

@@ -37,7 +37,7 @@ pub struct Args {
     /// The network of the services' addresses
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
     service_cidr: IpNet,
-    /// A file with ports, timeouts, load balancers' addresses, scheduling, dns and eviction, as docs/configuration.md tells them [default: `holdfast config --defaults`]
+    /// A file with settings such as ports, timeouts and load balancers' addresses [default: what `holdfast config --defaults` prints]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// How long other machines may join with the token that this makes
