@@ -28,6 +28,7 @@ mod load_balancers;
 mod lost_disk;
 mod names;
 mod on_etcd;
+mod package;
 mod pause;
 mod python;
 mod service;

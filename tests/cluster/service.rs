@@ -21,7 +21,7 @@ const AGENT: &str = "127.0.1.1:10250";
 const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// A host that was started as systemd would start it.
-struct Service {
+pub struct Service {
     host: Child,
     manager: UnixDatagram,
     socket: PathBuf,
@@ -29,11 +29,12 @@ struct Service {
 }
 
 impl Service {
-    fn start(dir: &Path, config: &Path) -> Self {
+    /// Starts the program as a host with this configuration; what there is to know about it lies in `dir`.
+    pub fn start(program: &Path, dir: &Path, config: &Path) -> Self {
         let (socket, log) = (dir.join("notify"), dir.join("host.log"));
         let manager = UnixDatagram::bind(&socket).unwrap();
         let said = File::create(&log).unwrap();
-        let mut command = Command::new(HOLDFAST);
+        let mut command = Command::new(program);
         command.arg("host").arg("--config").arg(config).process_group(0);
         command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
@@ -49,7 +50,7 @@ impl Service {
     }
 
     /// Waits for a message that begins so, and returns it.
-    fn waits_for(&self, beginning: &str) -> String {
+    pub fn waits_for(&self, beginning: &str) -> String {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(message) = self.hears(PATIENCE).filter(|message| message.starts_with(beginning)) {
@@ -59,14 +60,16 @@ impl Service {
         panic!("waited {PATIENCE:?} for {beginning}");
     }
 
-    fn signal(&self, signal: i32) {
+    /// Sends the host a signal.
+    pub fn signal(&self, signal: i32) {
         let pid = pid_t::try_from(self.host.id()).unwrap();
         // SAFETY: kill has no memory effects; the process is a child that wasn't waited for.
         let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "the host runs");
     }
 
-    fn ends(mut self) -> ExitStatus {
+    /// Waits for the host's end.
+    pub fn ends(mut self) -> ExitStatus {
         self.host.wait().unwrap()
     }
 }
@@ -132,7 +135,7 @@ fn a_host_says_when_it_is_up_that_it_lives_and_when_it_ends() {
     let kubeconfig = folder.write_kubeconfig(&format!("https://{API}")).unwrap();
     let config = folder.config_file("n1");
 
-    let service = Service::start(dir.path(), &config);
+    let service = Service::start(Path::new(HOLDFAST), dir.path(), &config);
     let ready = service.waits_for("READY=1");
     // At once, and at the first try.
     TcpStream::connect(AGENT).unwrap();
@@ -149,7 +152,7 @@ fn a_host_says_when_it_is_up_that_it_lives_and_when_it_ends() {
     assert!(service.ends().success());
 
     // The threads that answer the API stand still, and all others go on: nobody says that the host lives.
-    let service = Service::start(dir.path(), &config);
+    let service = Service::start(Path::new(HOLDFAST), dir.path(), &config);
     service.waits_for("READY=1");
     service.waits_for("WATCHDOG=1");
     let halted = match Halted::those_that_answer(service.host.id()) {
