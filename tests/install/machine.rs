@@ -53,11 +53,17 @@ impl Machine {
 
     /// The program, on this machine.
     fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
-        let mut command = Command::new(HOLDFAST);
+        let mut command = self.program(HOLDFAST);
         command.args(words.iter().map(AsRef::as_ref)).stdin(Stdio::null()).env_remove("KUBECONFIG");
-        if matches!(words[0].as_ref(), "init" | "join") {
+        if matches!(words[0].as_ref(), "init" | "join" | "reset") {
             command.arg("--config-dir").arg(self.etc()).arg("--data-dir").arg(self.folder.join("lib"));
         }
+        command
+    }
+
+    /// Any program, on this machine.
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         let namespace: OwnedFd = self.namespace.handle().unwrap();
         let enter = move || setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
         // SAFETY: between fork and exec there is one system call, which allocates nothing and takes no lock.
@@ -97,6 +103,35 @@ impl Machine {
     /// Runs a command that must fail; what it said.
     pub fn fails<S: AsRef<str>>(&self, words: &[S]) -> String {
         failed(words[0].as_ref(), &self.run(words))
+    }
+
+    /// Its addresses and routes, for people; none where there is no `ip` to ask.
+    pub fn network(&self) -> Option<String> {
+        if !testing::has("ip") {
+            return None;
+        }
+        let ip = |words: &[&str]| succeeded("ip", self.program("ip").args(words).output().unwrap());
+        Some(ip(&["-4", "address"]) + &ip(&["-4", "route", "show", "table", "all"]))
+    }
+
+    /// Whether the machine is as it was before it became a host, but for its own address.
+    pub fn is_clean(&self) {
+        for folder in ["etc", "lib"] {
+            assert!(!self.folder.join(folder).exists(), "{folder} is left");
+        }
+        let folder = self.folder.canonicalize().unwrap();
+        let folder = folder.to_str().unwrap().as_bytes();
+        for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let is_ours = command.windows(folder.len()).any(|part| part == folder);
+            assert!(!is_ours, "{} runs", String::from_utf8_lossy(&command));
+        }
+        if let Some(network) = self.network() {
+            assert!(network.contains(&format!("10.73.0.{}", self.number)), "its own: {network}");
+            for others in ["10.244.", "10.96.", VIP] {
+                assert!(!network.contains(others), "{others} is left: {network}");
+            }
+        }
     }
 
     /// What the host says that is started and finds its disk empty.

@@ -201,8 +201,28 @@ async fn three_machines(island: Island) {
         assert!(machine.valid_until() > SystemTime::now() + 80 * DAY);
     }
 
+    // It leaves on purpose: the cluster is smaller then, and goes on.
+    if let Some(network) = anew.network() {
+        assert!(network.contains("10.96.0.0/16") && network.contains("10.244."), "{network}");
+    }
+    let listed = anew.fails(&["reset"]);
+    assert!(
+        listed.contains("nothing was removed") && listed.contains("as a member of the store"),
+        "{listed}"
+    );
+    assert!(anew.is_host());
+    anew.does(&["reset", "--yes"]);
+    anew.is_clean();
+    assert_eq!(anew.does(&["reset", "--yes"]), "Nothing of a host is on this machine.\n");
+    wait_for("two members", || n2.voters(2)).await;
+    wait_for("two Nodes", || async {
+        let nodes = Api::<Node>::all(after.clone()).list(&ListParams::default()).await.ok()?;
+        (nodes.items.len() == 2).then_some(())
+    })
+    .await;
+    wait_for("two hosts that are ready", || ready_nodes(&after, 2)).await;
+
     // Without a majority nobody holds the address that the kubeconfig names, and the last host tells all the same how it is.
-    anew.cut();
     n2.cut();
     wait_for("the last host to say that nobody leads", || async {
         let status = n3.fails(&["status", "--kubeconfig", &n3.kubeconfig()]);
@@ -210,6 +230,12 @@ async fn three_machines(island: Island) {
             .then_some(())
     })
     .await;
+
+    // It may not leave like this, unless somebody insists.
+    let refused = n3.fails(&["reset", "--yes"]);
+    assert!(refused.contains("without this host the cluster stops") && n3.is_host(), "{refused}");
+    n3.does(&["reset", "--yes", "--force"]);
+    n3.is_clean();
 }
 
 /// The token and the command in the line that is printed for other machines.

@@ -13,9 +13,9 @@ use crate::proto::{
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
-    WatchRequest, WatchResponse,
+    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, MemberRemoveRequest,
+    MemberRemoveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use crate::transport::{Channel, Endpoint};
 
@@ -59,6 +59,8 @@ unary! {
     leases(LeaseLeasesRequest) -> LeaseLeasesResponse: "Lease/LeaseLeases";
     /// Lists the members.
     members(MemberListRequest) -> MemberListResponse: "Cluster/MemberList";
+    /// Removes a member.
+    member_remove(MemberRemoveRequest) -> MemberRemoveResponse: "Cluster/MemberRemove";
     /// Asks how a member is.
     status(StatusRequest) -> StatusResponse: "Maintenance/Status";
     /// Asks for alarms, or ends them.

@@ -34,6 +34,7 @@ mod peers;
 mod predict;
 mod profiles;
 mod reach;
+mod reset;
 mod restarts;
 mod restore;
 mod service_manager;
@@ -79,6 +80,8 @@ enum Command {
     Init(install::InitArgs),
     /// Make this machine a host of a cluster that runs
     Join(install::JoinArgs),
+    /// Make this machine no host any more: remove what `init`, `join` and the host made on it
+    Reset(reset::Args),
     /// Make, show and revoke the tokens by which machines join
     Token(install::TokenArgs),
     /// Give people kubeconfigs of their own, show who has one, and take them back
@@ -149,6 +152,7 @@ fn main() -> ExitCode {
         },
         Command::Init(args) => on_one_thread(install::init(args)),
         Command::Join(args) => on_one_thread(install::join(args)),
+        Command::Reset(args) => on_one_thread(reset::reset(args)),
         Command::Token(args) => on_one_thread(install::token(args)),
         Command::User(args) => on_one_thread(user::user(args)),
         Command::Up(args) => up::run(args),

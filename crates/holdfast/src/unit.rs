@@ -21,6 +21,8 @@ const MOUNTS: &str = "RequiresMountsFor=/etc/holdfast /var/lib/holdfast\n";
 const OF_PACKAGES: [&str; 2] = ["usr/lib/systemd/system", "lib/systemd/system"];
 /// Where those lie that the machine's administrator wrote.
 const OF_ADMINISTRATORS: &str = "etc/systemd/system";
+/// Where what is started at each boot is linked.
+const WANTED: &str = "etc/systemd/system/multi-user.target.wants";
 /// There while systemd is the machine's first process (sd_booted(3)).
 const BOOTED: &str = "run/systemd/system";
 
@@ -82,9 +84,8 @@ impl Systemd {
 
     /// Starts the host, now and at each boot, and returns once it is up. A unit that is there, a package's or one's own, stays as it is.
     pub fn start(&self, folders: &Folders) -> anyhow::Result<()> {
-        let own = self.root.join(OF_ADMINISTRATORS).join(NAME);
-        let packaged = OF_PACKAGES.iter().map(|folder| self.root.join(folder).join(NAME));
-        if !packaged.chain([own.clone()]).any(|unit| unit.exists()) {
+        if !self.has_unit() {
+            let own = self.own_unit();
             let text = text(&program()?, folders)?;
             fs::write(&own, text)
                 .with_context(|| format!("can't write {}; run this as root", own.display()))?;
@@ -93,10 +94,42 @@ impl Systemd {
         self.does(&["enable", "--now", NAME])
     }
 
+    /// Whether there is a unit, of whomever.
+    pub fn has_unit(&self) -> bool {
+        let packaged = OF_PACKAGES.iter().map(|folder| self.root.join(folder).join(NAME));
+        packaged.chain([self.own_unit()]).any(|unit| unit.exists())
+    }
+
+    /// Whether the host is started at each boot, or by a unit that [`Systemd::start`] wrote.
+    pub fn has_service(&self) -> bool {
+        self.root.join(WANTED).join(NAME).symlink_metadata().is_ok() || self.has_written()
+    }
+
+    /// Stops the host, now and for good. The unit goes, if [`Systemd::start`] wrote it.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        self.does(&["disable", "--now", NAME])?;
+        if self.has_written() {
+            let own = self.own_unit();
+            fs::remove_file(&own).with_context(|| format!("can't remove {}", own.display()))?;
+            self.does(&["daemon-reload"])?;
+        }
+        Ok(())
+    }
+
+    fn own_unit(&self) -> PathBuf {
+        self.root.join(OF_ADMINISTRATORS).join(NAME)
+    }
+
+    /// Whether the administrators' unit is one that was written here: by its first line.
+    fn has_written(&self) -> bool {
+        let unit = fs::read_to_string(self.own_unit()).unwrap_or_default();
+        unit.lines().next().is_some_and(|first| PACKAGED.lines().next() == Some(first))
+    }
+
     fn does(&self, words: &[&str]) -> anyhow::Result<()> {
         let failed = || {
             format!(
-                "this machine is a host, and its service isn't started: `systemctl {}` failed; `journalctl -u holdfast` tells why, and the same command again goes on from here",
+                "`systemctl {}` failed; `journalctl -u holdfast` tells why, and the same command again goes on from here",
                 words.join(" ")
             )
         };
@@ -166,11 +199,16 @@ mod tests {
         }
         assert!(systemd.is_booted());
 
+        assert!(!systemd.has_service());
         systemd.start(&Folders::usual()).unwrap();
+        assert!(systemd.has_service());
         let own = at(OF_ADMINISTRATORS).join(NAME);
         let written = fs::read_to_string(&own).unwrap();
         assert!(written.contains(&format!("ExecStart={} host", program().unwrap().display())), "{written}");
         assert_eq!(fs::read_to_string(at("said")).unwrap(), "daemon-reload\nenable --now holdfast.service\n");
+        systemd.remove().unwrap();
+        let said = fs::read_to_string(at("said")).unwrap();
+        assert!(said.ends_with("disable --now holdfast.service\ndaemon-reload\n") && !own.exists(), "{said}");
         fs::write(&own, "one's own").unwrap();
         systemd.start(&Folders::usual()).unwrap();
         assert_eq!(fs::read_to_string(&own).unwrap(), "one's own");

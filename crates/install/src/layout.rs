@@ -63,22 +63,24 @@ impl Layout {
         self.config.join("admin.conf")
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
+    /// The host's data.
+    pub fn data_dir(&self) -> PathBuf {
         self.data.join("data")
     }
 
-    /// With what says who the host is, and not with the data: a disk that is lost, or isn't mounted, would take along that there was
-    /// something on it, and the first host would found a second cluster.
-    pub(crate) fn begun_file(&self) -> PathBuf {
+    /// Says that the host's store has taken part in its cluster. It lies with what says who the host is, and not with the data: a disk
+    /// that is lost, or isn't mounted, would take along that there was something on it, and the first host would found a second cluster.
+    pub fn begun_file(&self) -> PathBuf {
         self.config.join("begun")
     }
 
-    /// What the machine is being made.
-    fn attempt_file(&self) -> PathBuf {
+    /// What the machine is being made, while it is.
+    pub fn attempt_file(&self) -> PathBuf {
         self.config.join("installing")
     }
 
-    pub(crate) fn timeline_file(&self) -> PathBuf {
+    /// What happened to the host, for drills.
+    pub fn timeline_file(&self) -> PathBuf {
         self.data.join("timeline.jsonl")
     }
 

@@ -31,6 +31,7 @@ mod on_link;
 mod packets;
 mod pod_links;
 mod proxy;
+mod remains;
 mod services;
 mod targets;
 mod virtual_address;
@@ -45,6 +46,7 @@ pub use host_ports::HostPort;
 pub use listen::listen_before_held;
 pub use network::{Answered, HostNetwork, Mode, Network, Options};
 pub use pod_links::PodLinks;
+pub use remains::Remains;
 pub use services::{
     Directory, Endpoint, Hint, Hints, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort,
     Services,

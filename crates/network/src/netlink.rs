@@ -6,7 +6,7 @@ use futures::StreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 use tracing::info_span;
@@ -118,6 +118,28 @@ impl Netlink {
         }
     }
 
+    /// Takes away the routes to these networks and to parts of them, in whatever table they are.
+    pub async fn remove_routes(&self, networks: &[IpNet]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        {
+            let all = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+            let mut all = std::pin::pin!(all.execute());
+            while let Some(route) = all.next().await {
+                let route = route.map_err(failed("list the routes"))?;
+                if destination(&route).is_some_and(|to| networks.iter().any(|net| net.contains(&to))) {
+                    found.push(route);
+                }
+            }
+        }
+        for route in found {
+            match self.handle.route().del(route).execute().await {
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
+                other => other.map_err(failed("remove a route to pods or services"))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a link an address of its own, beside those that it has. It may have it already.
     pub async fn add_address(&self, link: Link, address: IpAddr) -> Result<(), Error> {
         // Not the link's prefix: the kernel would make it a secondary of the link's own address, and take it away
@@ -188,6 +210,15 @@ impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// Where a route leads, if that is a network of IPv4.
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    })?;
+    IpNet::new(address.into(), route.header.destination_prefix_length).ok()
 }
 
 fn route_by(cidr: IpNet, via: IpAddr, action: impl Fn() -> String) -> Result<RouteMessage, Error> {

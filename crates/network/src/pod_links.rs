@@ -141,6 +141,21 @@ impl PodLinks {
     }
 }
 
+/// Takes away what [`PodLinks`] of a former process left: the links of pods with addresses of `range`, and the rules about them.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) async fn remove_former(range: IpNet) -> Result<(), Error> {
+    let netlink = Netlink::open()?;
+    for name in netlink.names().await? {
+        let is_pods = address_of(&name).is_some_and(|address| range.contains(&IpAddr::V4(address)));
+        if is_pods && let Some((link, _)) = netlink.marked(&name).await? {
+            netlink.remove_link(link).await?;
+        }
+    }
+    rules::remove_all()
+}
+
 /// The name of the host's end of a pod's pair.
 fn name(address: Ipv4Addr) -> String {
     format!("pod{:08x}", u32::from(address))

@@ -16,7 +16,7 @@ use tracing::info_span;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
-use crate::container::cgroup::Cgroups;
+use crate::container::cgroup::{self, Cgroups};
 use crate::csi_volumes::{CsiVolumes, NodeVolumes};
 use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
 use crate::foreign::{ForeignRuntime, end_former, keep};
@@ -33,7 +33,7 @@ use crate::removed_volumes::remove_folders;
 use crate::runtime::Runtime;
 use crate::runtimes::Runtimes;
 use crate::server;
-use crate::shims::{ShimRuntime, end_of_bound, end_strays};
+use crate::shims::{ShimRuntime, end_all, end_of_bound, end_strays};
 use crate::stats::{Rates, StorageBook};
 
 /// What the agent of a host needs.
@@ -160,6 +160,23 @@ pub async fn end_former_pods(
     let folders = Folders::new(data);
     end_former(&folders.foreign(), runtime).await;
     end_strays(folders.pods(), needs).await
+}
+
+/// Ends all pods of a host that runs no more and isn't to run again, also those in a runtime of others, and removes their cgroups: by its
+/// [`Options::data_dir`], [`Options::cgroups`] and [`Options::name`].
+pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) {
+    let Ok(data) = data_dir.canonicalize() else { return };
+    let folders = Folders::new(data.clone());
+    end_former(&folders.foreign(), None).await;
+    end_all(folders.pods()).await;
+    // Where there are none, nothing was made.
+    if let Ok(cgroups) = cgroups(roots, name, &data) {
+        for uid in cgroups.pods() {
+            cgroups.remove(&uid).await;
+        }
+        cgroups.close();
+        cgroup::remove_ours(roots);
+    }
 }
 
 /// Returns once nothing is left of the pods that stop with this host's lease, which is over: then the next epoch may begin. `data_dir` is

@@ -32,7 +32,8 @@ mod streams;
 
 pub use addresses::{HostPort, PodAddresses};
 pub use agent::{
-    Agent, Error, Foreign, HostLease, Options, ShutdownGroup, end_former_pods, end_of_leased_pods, pods_dir,
+    Agent, Error, Foreign, HostLease, Options, ShutdownGroup, end_all_pods, end_former_pods,
+    end_of_leased_pods, pods_dir,
 };
 pub use container::cgroup::roots as cgroup_roots;
 pub use eviction::{Bound, Eviction, Signal, Threshold};

@@ -59,7 +59,8 @@ impl Folders {
         self.config_dir == Path::new(CONFIG_DIR) && self.data_dir == Path::new(DATA_DIR)
     }
 
-    fn layout(&self) -> anyhow::Result<Layout> {
+    /// The files in them.
+    pub fn layout(&self) -> anyhow::Result<Layout> {
         let (config, data) = self.absolute()?;
         Ok(Layout::new(config, data))
     }

@@ -157,6 +157,15 @@ impl Rules {
     }
 }
 
+/// Takes the rules away, if there are any.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn remove_all() -> Result<(), Error> {
+    // That the table is there is no condition of its removal then.
+    transact(&[create_table(TABLE), remove_table(TABLE)]).map_err(failed)
+}
+
 fn transact(changes: &[Change]) -> io::Result<()> {
     nftables::transact(Family::Ipv4, changes)
 }

@@ -82,3 +82,14 @@ pub(crate) async fn end_strays(pods: PathBuf, needed: &[SocketAddr]) -> Option<L
     }
     page
 }
+
+/// Ends the pods of a host that runs no more, whatever holds them, with all that they left behind.
+pub(crate) async fn end_all(pods: PathBuf) {
+    let ends = living(&pods, GREETING).await.into_iter().map(|(_, link, _)| end(link));
+    if tokio::time::timeout(PATIENCE + GREETING, join_all(ends)).await.is_err() {
+        tracing::warn!("shims that were killed wait for a disk: they end when it answers");
+    }
+    let folders = fs::read_dir(&pods).into_iter().flatten().flatten();
+    let uids = folders.filter_map(|folder| folder.file_name().into_string().ok()).collect();
+    end_now(&pods, uids).await;
+}

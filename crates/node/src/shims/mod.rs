@@ -11,5 +11,5 @@ mod tests;
 mod usage;
 
 pub(crate) use bond::end_of_bound;
-pub(crate) use former::end_strays;
+pub(crate) use former::{end_all, end_strays};
 pub(crate) use runtime::ShimRuntime;

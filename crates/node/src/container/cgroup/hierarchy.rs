@@ -18,7 +18,7 @@ use super::kill::{self, kill};
 use super::values::Values;
 
 /// The folder of all that is ours.
-const OURS: &str = "holdfast";
+pub(super) const OURS: &str = "holdfast";
 /// What a pod's folder begins with: nobody else's does, whatever a uid says.
 const POD: &str = "pod-";
 /// The file with the most processes and threads, in both versions.

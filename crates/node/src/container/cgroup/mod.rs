@@ -166,6 +166,13 @@ impl Cgroups {
     }
 }
 
+/// Removes the folder of all that is ours, where no host has anything in it any more.
+pub(crate) fn remove_ours(roots: &[PathBuf]) {
+    for root in roots {
+        let _ = std::fs::remove_dir(root.join(hierarchy::OURS));
+    }
+}
+
 /// The time of a processor that was had in a cgroup.
 fn cpu(cgroup: BorrowedFd<'_>) -> Option<Duration> {
     if let Ok(stat) = read(cgroup, "cpu.stat")

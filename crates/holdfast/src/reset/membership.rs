@@ -1,0 +1,221 @@
+//! What a host is to its cluster: a member of the store, and a Node. What becomes of the cluster without it, and how it leaves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use ::check::{CLUSTER_PATH, ClusterSays, HostAnswer};
+use anyhow::Context;
+use client::{Client, Kubeconfig};
+use config::HostConfig;
+use etcd::proto::{MemberListRequest, MemberRemoveRequest};
+use pki::{Authority, Trust};
+use serde_json::json;
+
+use crate::tell::say;
+
+/// How long a host may take to say how all are: it asks the others.
+const ANSWER: Duration = Duration::from_secs(4);
+/// How long a change of the members may take, with an election in between.
+const CHANGE: Duration = Duration::from_secs(15);
+
+/// What this host is to its cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// Nothing: it never took part, or is a member no more.
+    None,
+    /// Its only member: the cluster ends with it.
+    Last,
+    /// One of several members.
+    Member {
+        /// The others that answer.
+        others: Vec<IpAddr>,
+        /// How many others there are in all.
+        of: usize,
+    },
+    /// That can't be told, and why.
+    Unknown(String),
+}
+
+impl Membership {
+    /// Asks this host, and the others that it knows.
+    pub async fn ask(config: &HostConfig, kubeconfig: &Path) -> Self {
+        let first = match Kubeconfig::load(kubeconfig) {
+            Ok(first) => first,
+            Err(error) => return Membership::unknown(config, &error.to_string()),
+        };
+        let own = SocketAddr::new(config.address, config.ports.api);
+        let peers = config.peers_at(config.ports.api).into_values().filter(|peer| *peer != own);
+        let mut why = String::new();
+        for at in [own, config.virtual_api()].into_iter().chain(peers) {
+            let answer = match Client::new(&first.with_server(format!("https://{at}"))) {
+                Ok(client) => client.with_timeout(ANSWER).get(CLUSTER_PATH).await,
+                Err(error) => Err(error),
+            };
+            match answer.map(serde_json::from_value::<ClusterSays>) {
+                Ok(Ok(says)) => return Membership::of(&config.name, &says),
+                Ok(Err(error)) => why = error.to_string(),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Membership::unknown(config, &why)
+    }
+
+    /// Of a machine that no configuration says of which cluster it is.
+    pub fn without_configuration(has_begun: bool) -> Self {
+        match has_begun {
+            true => Membership::Unknown("no configuration says of which cluster this machine is".to_owned()),
+            false => Membership::None,
+        }
+    }
+
+    /// A host that never took part needs nobody's answer.
+    fn unknown(config: &HostConfig, why: &str) -> Self {
+        match config.begun_file.exists() {
+            true => Membership::Unknown(format!("nobody tells how the cluster is ({why})")),
+            false => Membership::None,
+        }
+    }
+
+    /// What the host of this name is, as one of them told how all are.
+    fn of(name: &str, says: &ClusterSays) -> Self {
+        let members = says.members.as_deref().unwrap_or_default();
+        if !members.iter().any(|member| member.name == name) {
+            return Membership::None;
+        }
+        let others: Vec<_> = members.iter().filter(|member| member.name != name).collect();
+        if others.is_empty() {
+            return Membership::Last;
+        }
+        let answers = |name: &str| matches!(says.hosts.get(name), Some(HostAnswer::Says(_)));
+        // Those that don't vote yet have no part in a majority.
+        let voters: Vec<_> = others.into_iter().filter(|member| !member.is_learner).collect();
+        let answering = voters.iter().filter(|member| answers(&member.name)).map(|member| member.address);
+        Membership::Member { others: answering.collect(), of: voters.len() }
+    }
+
+    /// Why the host should stay; nothing if it may go.
+    pub fn against(&self) -> Option<String> {
+        match self {
+            Membership::None | Membership::Last => None,
+            Membership::Member { others, of } => (others.len() <= of / 2).then(|| {
+                format!(
+                    "of the {of} other members {} answer: without this host the cluster stops",
+                    others.len()
+                )
+            }),
+            Membership::Unknown(why) => {
+                Some(format!("it can't be told what becomes of the cluster without this host: {why}"))
+            }
+        }
+    }
+
+    /// What goes from the cluster, for people.
+    pub fn goes(&self) -> Option<&'static str> {
+        match self {
+            Membership::None => None,
+            Membership::Last => Some("all of it: this host is its only member, and no other has its state"),
+            Membership::Member { .. } => Some("this host as a member of the store, and its Node"),
+            Membership::Unknown(_) => Some("nobody knows: it can't be asked"),
+        }
+    }
+
+    /// Takes the host out of the store's members, where others remain that can.
+    pub async fn leave(&self, config: &HostConfig) -> anyhow::Result<()> {
+        let Membership::Member { others, .. } = self else { return Ok(()) };
+        if self.against().is_some() {
+            say!("{} stays a member of the store: the others can't remove it", config.name);
+            return Ok(());
+        }
+        let left = match tokio::time::timeout(CHANGE, remove_member(config, others)).await {
+            Ok(left) => left,
+            Err(_) => Err(anyhow::anyhow!("the members don't answer")),
+        };
+        left.with_context(|| {
+            format!("{} can't be taken out of the store's members; nothing was removed", config.name)
+        })
+    }
+
+    /// Deletes the host's Node, by the others. What doesn't succeed is said.
+    pub async fn delete_node(&self, config: &HostConfig, kubeconfig: &Path) {
+        let Membership::Member { others, .. } = self else { return };
+        let mut said = "no other host answers".to_owned();
+        for other in others {
+            let at = SocketAddr::new(*other, config.ports.api);
+            let deleted = async {
+                let client =
+                    Client::new(&Kubeconfig::load(kubeconfig)?.with_server(format!("https://{at}")))?;
+                client
+                    .with_timeout(CHANGE)
+                    .delete(&format!("/api/v1/nodes/{}", config.name), &json!({}))
+                    .await
+            };
+            match deleted.await {
+                Ok(_) => return,
+                Err(error) if error.code() == Some(404) => return,
+                Err(error) => said = error.to_string(),
+            }
+        }
+        say!("the Node {} stays ({said}): kubectl delete node {}", config.name, config.name);
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the program: a certificate is valid from now on")]
+async fn remove_member(config: &HostConfig, others: &[IpAddr]) -> anyhow::Result<()> {
+    let admin = Authority::load(&config.pki_dir)?.admin_identity(SystemTime::now())?;
+    let tls = admin.client_config(&Trust::load(&config.pki_dir)?, &[b"h2"])?;
+    let doors = others.iter().map(|other| format!("https://{}", SocketAddr::new(*other, config.ports.etcd)));
+    let doors = doors.map(|door| door.parse()).collect::<Result<Vec<http::Uri>, _>>()?;
+    let client = etcd::Client::new(doors, Some(tls));
+    let members = client.members(MemberListRequest::default()).await?.members;
+    // It may be gone already: an interrupted reset is finished.
+    let Some(own) = members.into_iter().find(|member| member.name == config.name) else { return Ok(()) };
+    client.member_remove(MemberRemoveRequest { id: own.id }).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A cluster of members with these names, of which some answer.
+    fn says(members: &str, answering: &str) -> ClusterSays {
+        let member = |name: &str| json!({"name": name, "address": "10.0.0.1", "isLearner": name.starts_with('l'), "hasJoined": true});
+        let own = json!({"version": "0", "leader": null, "leads": false, "revision": 1, "caughtUpMs": null,
+            "lease": {"seconds": 1.0, "epoch": 1}});
+        let answer = |name: &str| match answering.split(' ').any(|one| one == name) {
+            true => json!({"says": own}),
+            false => json!({"silent": 5.0}),
+        };
+        let names = || members.split(' ');
+        let hosts: serde_json::Map<String, Value> =
+            names().map(|name| (name.to_owned(), answer(name))).collect();
+        let members: Vec<Value> = names().map(member).collect();
+        let all = json!({"asked": "n1", "hosts": hosts, "members": members, "virtualApi": "10.0.0.100:6443"});
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn a_host_may_go_while_most_of_the_others_answer() {
+        let of = |members: &str, answering: &str| Membership::of("n1", &says(members, answering));
+        for (members, answering) in [
+            ("n1 n2 n3", "n1 n2 n3"),
+            ("n1 n2", "n2"),
+            ("n1 n2 n3 n4", "n2 n4"),
+            // One that doesn't vote yet is nobody's majority.
+            ("n1 n2 l3", "n2"),
+        ] {
+            assert_eq!(of(members, answering).against(), None, "{members}, {answering}");
+        }
+        for (members, answering) in [("n1 n2 n3", "n1 n2"), ("n1 n2", "n1"), ("n1 n2 n3 n4 n5", "n1 n2 n3")] {
+            let why = of(members, answering).against().unwrap();
+            assert!(why.contains("without this host the cluster stops"), "{why}");
+        }
+        assert_eq!(of("n1", "n1"), Membership::Last);
+        assert_eq!(of("n2 n3", "n2 n3"), Membership::None);
+        assert!(Membership::Unknown("it is so".into()).against().unwrap().contains("it is so"));
+        assert_eq!(Membership::without_configuration(false), Membership::None);
+    }
+}
