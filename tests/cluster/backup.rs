@@ -95,6 +95,41 @@ async fn a_backup_under_load_becomes_clusters_of_other_sizes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_keeps_the_newest_backups() {
+    let cluster = Cluster::with(1, "auto").await;
+    let folder = cluster.dir().join("backups");
+    let to = folder.to_str().unwrap().to_owned();
+    let there = || {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".backup")).collect();
+        names.sort();
+        names
+    };
+    let output = tokio::task::block_in_place(|| cluster.holdfast(&["backup", "--to", &to, "--keep", "2"]));
+    assert!(output.status.success(), "{}", text(&output));
+    let first = there();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&folder.join(&first[0]))), (0o700, 0o600), "Secrets are in it");
+
+    // What a program left that was killed is nobody's.
+    std::fs::write(folder.join(".holdfast-backup-killed"), "half of it").unwrap();
+    let mut command = tokio::process::Command::new(HOLDFAST);
+    command.args(["backup", "--every", "1s", "--keep", "2", "--to", &to]);
+    command.env("KUBECONFIG", cluster.kubeconfig()).kill_on_drop(true);
+    let mut series = command.spawn().unwrap();
+    let rolled = || async { (there().len() == 2 && !there().contains(&first[0])).then_some(()) };
+    wait_for("two newer backups", rolled).await;
+    assert!(!folder.join(".holdfast-backup-killed").exists());
+    series.kill().await.unwrap();
+    let newest = folder.join(there().pop().unwrap());
+    let dir = cluster.dir().join("restored");
+    let output = tokio::task::block_in_place(|| restore(&newest, &dir, 1));
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn a_damaged_backup_is_refused_by_name() {
     let rt = tokio::runtime::Runtime::new().unwrap();

@@ -221,6 +221,9 @@ async fn three_machines(island: Island) {
     })
     .await;
     wait_for("two hosts that are ready", || ready_nodes(&after, 2)).await;
+    let backup = folder.path().join("state.backup");
+    let backup = backup.to_str().unwrap();
+    n2.does(&["backup", backup, "--kubeconfig", &n2.kubeconfig()]);
 
     // Without a majority nobody holds the address that the kubeconfig names, and the last host tells all the same how it is.
     n2.cut();
@@ -236,6 +239,31 @@ async fn three_machines(island: Island) {
     assert!(refused.contains("without this host the cluster stops") && n3.is_host(), "{refused}");
     n3.does(&["reset", "--yes", "--force"]);
     n3.is_clean();
+
+    // What it held goes on elsewhere: under other names, on machines that know nothing of it.
+    let restore = [&init[..2], &["m1"], &init[3..], &["--restore", backup]].concat();
+    let said = n3.does(&restore);
+    n3.start();
+    let restored = n3.client().await;
+    wait_for("the restored host", || ready_nodes(&restored, 1)).await;
+    let maps = Api::<ConfigMap>::namespaced(restored.clone(), "default");
+    let list = maps.list(&ListParams::default()).await.unwrap();
+    assert!(
+        list.iter().any(|map| map.metadata.name.as_deref() == Some("after")),
+        "what was written is there"
+    );
+    let revision: u64 = list.metadata.resource_version.unwrap().parse().unwrap();
+    assert!(revision > 1_000_000_000, "no revision comes again: {revision}");
+    let (token, join) = join_of(&said);
+    wait_for("the token of the new cluster", || async {
+        let secrets = Api::<Secret>::namespaced(restored.clone(), "kube-system");
+        secrets.get(&format!("bootstrap-token-{}", &token[..6])).await.ok()
+    })
+    .await;
+    // Who was a host of the old cluster is nobody's name here.
+    anew.joins(token, &named(&join, "n2"));
+    anew.start();
+    wait_for("another host", || ready_nodes(&restored, 2)).await;
 }
 
 /// The token and the command in the line that is printed for other machines.

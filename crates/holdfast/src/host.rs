@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -136,7 +136,12 @@ enum Pods {
 
 /// Where a host's store keeps its data.
 pub fn store_dir(config: &HostConfig) -> PathBuf {
-    config.data_dir.join("store")
+    store_dir_in(&config.data_dir)
+}
+
+/// Where it does in a folder that is a host's data.
+pub fn store_dir_in(data: &Path) -> PathBuf {
+    data.join("store")
 }
 
 /// All parts of a host, running.

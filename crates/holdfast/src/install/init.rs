@@ -14,7 +14,7 @@ use pki::{Authority, FRONT_PROXY, OwnKey, TokenKey, Validity};
 use super::preflight::{Aim, preflight};
 use super::token::{join_line, until};
 use super::{Folders, Starting, begin, host_names, start, write_kubeconfig};
-use crate::tell::show;
+use crate::tell::{say, show};
 
 /// Arguments of `holdfast init`.
 #[derive(clap::Args)]
@@ -46,6 +46,9 @@ pub struct Args {
     /// Leave this fault of the machine aside, by the name that the refusal tells; `all` for every one
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     ignore: Vec<String>,
+    /// Begin with what a backup holds: a cluster anew, on other machines
+    #[arg(long, value_name = "FILE")]
+    restore: Option<PathBuf>,
     #[command(flatten)]
     starting: Starting,
     #[command(flatten)]
@@ -57,6 +60,10 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     let layout = args.folders.layout()?;
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config, &layout)?;
+        anyhow::ensure!(
+            args.restore.is_none(),
+            "this machine is a host already, and a backup becomes a new cluster: `holdfast reset` it first"
+        );
         layout.finish()?;
         return finish(&args, &config, &layout, "is a host already: nothing was changed");
     }
@@ -64,6 +71,7 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     // One that was interrupted goes on with the cluster that it began.
     let plan = layout.plan(Attempt::First { cluster_id: drawn.clone() })?;
     let cluster_id = plan.attempt.cluster_id().unwrap_or(&drawn);
+    let backup = args.restore.as_deref().map(crate::restore::read).transpose()?;
     let machine = Machine::look(None).context("can't find out this machine's addresses")?;
     let first = FirstHost {
         place: machine.place(args.name.as_deref(), args.address)?,
@@ -78,6 +86,10 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     make_keys(&config, &layout)?;
     let token = Token::draw(&mut random());
     layout.write_first_token(&token.object(until(args.token_ttl)?, "made by holdfast init", None))?;
+    if let Some(backup) = backup {
+        let (kept, all) = crate::restore::begin_first(backup, &config)?;
+        say!("{kept} of {all} keys are there; left out is what was of the old hosts");
+    }
     layout.write_config(&config, false)?;
     layout.finish()?;
     finish(&args, &config, &layout, "is the first host of a new cluster")

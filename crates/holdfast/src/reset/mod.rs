@@ -15,6 +15,7 @@ use self::machine::Process;
 use self::membership::Membership;
 use crate::host::node_dir;
 use crate::install::Folders;
+use crate::restore::BUILDING;
 use crate::tell::{say, show};
 use crate::unit::Systemd;
 
@@ -77,6 +78,7 @@ impl Remains {
             None => (layout.data_dir(), layout.timeline_file(), layout.pki_dir()),
         };
         let files = [
+            data.with_file_name(BUILDING),
             data,
             timeline.with_extension("jsonl.old"),
             timeline,

@@ -19,6 +19,10 @@ impl Destination {
     /// Fits a key; `false` for one that is left out: a host that is no more, its lease, and the pods on it, which
     /// are made anew elsewhere by their controllers.
     pub fn fit(&self, key: &[u8], value: &mut Bytes) -> bool {
+        // Who may join as whom is another cluster's business.
+        if key == install::REGISTER_KEY.as_bytes() {
+            return false;
+        }
         let Some(place) = objects::parse(key) else { return true };
         let is_gone = |host: &str| !self.hosts.contains(host);
         match (place.group, place.resource) {
@@ -85,6 +89,7 @@ mod tests {
             ("/registry/core/pods/default/c", r#"{"kind":"Pod","spec":{}}"#.into(), true),
             ("/registry/core/secrets/default/n2", "not json".into(), true),
             ("/elsewhere", String::new(), true),
+            (install::REGISTER_KEY, String::new(), false),
         ] {
             let mut after = Bytes::from(value.clone());
             assert_eq!(place().fit(key.as_bytes(), &mut after), kept, "{key}");

@@ -2,8 +2,11 @@
 
 mod fit;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,6 +17,9 @@ use store::{Backup, FirstMember, State};
 use self::fit::Destination;
 use crate::ground::NetChoice;
 use crate::tell::{count, quoted, say, show};
+
+/// Where a first host's data are made of a backup, beside their place.
+pub const BUILDING: &str = "restoring";
 
 /// Arguments of `holdfast restore`.
 #[derive(clap::Args)]
@@ -29,6 +35,52 @@ pub struct Args {
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
+}
+
+/// Gives a host that is the first of a new cluster what a backup holds, before it starts for the first time. Nothing of the old hosts is
+/// kept: this is another machine, whatever its name, and so are those that join. How many keys of how many are kept.
+pub fn begin_first(mut backup: Backup, config: &HostConfig) -> anyhow::Result<(usize, usize)> {
+    let Some(IpAddr::V4(services)) = install::first_service(config.service_cidr) else {
+        anyhow::bail!("a backup's Services have addresses of IPv4, and {} has none", config.service_cidr)
+    };
+    anyhow::ensure!(
+        config.service_cidr.prefix_len() == 16,
+        "a backup's Services keep the last two numbers of their addresses: give a network of 16 bits by --service-cidr, not {}",
+        config.service_cidr
+    );
+    let all = backup.keys().len();
+    let place = Destination { hosts: BTreeSet::new(), services };
+    fit(&mut backup, &place);
+    let kept = backup.keys().len();
+    // Beside its place, and moved there whole: data that are there are another host's to those who install one.
+    let building = config.data_dir.with_file_name(BUILDING);
+    let failed = || format!("can't write {}", building.display());
+    match fs::remove_dir_all(&building) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        _ => {}
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&building).with_context(failed)?;
+    let member = FirstMember {
+        name: &config.name,
+        cluster_id: &config.cluster_id,
+        peers: &config.peers_at(config.ports.store),
+        data_dir: &crate::host::store_dir_in(&building),
+    };
+    member.begin_with(backup.into_state())?;
+    fs::rename(&building, &config.data_dir)
+        .with_context(|| format!("can't write {}", config.data_dir.display()))?;
+    let parent = config.data_dir.parent().unwrap_or(Path::new("/"));
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
+    Ok((kept, all))
+}
+
+fn fit(backup: &mut Backup, place: &Destination) {
+    backup.fit(|kv| {
+        let mut value = kv.value.bytes();
+        let kept = place.fit(&kv.key, &mut value);
+        kv.value = value.into();
+        kept
+    });
 }
 
 /// Makes the cluster. It is there whole or not at all.
@@ -47,12 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hosts = addresses.peers(folder.record().nodes).into_keys().collect();
     let place = Destination { hosts, services: addresses.first_service() };
     let (keys, revision) = (backup.keys().len(), backup.revision());
-    backup.fit(|kv| {
-        let mut value = kv.value.bytes();
-        let kept = place.fit(&kv.key, &mut value);
-        kv.value = value.into();
-        kept
-    });
+    fit(&mut backup, &place);
     let kept = backup.keys().len();
     begin(&folder, backup.into_state())?;
 
@@ -85,7 +132,7 @@ fn begin(folder: &Folder, state: State) -> anyhow::Result<()> {
 }
 
 /// Reads a backup and makes sure that nothing in it was changed.
-fn read(path: &Path) -> anyhow::Result<Backup> {
+pub fn read(path: &Path) -> anyhow::Result<Backup> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     Backup::decode(bytes.into()).with_context(|| format!("{} can't be restored", path.display()))
 }
