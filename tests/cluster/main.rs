@@ -26,6 +26,7 @@ mod kubectl;
 mod leftovers;
 mod load_balancers;
 mod lost_disk;
+mod metrics;
 mod names;
 mod on_etcd;
 mod package;
