@@ -78,6 +78,8 @@ impl std::fmt::Display for Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     socket: PathBuf,
+    /// How long any call may take.
+    longest: Duration,
 }
 
 fn image_spec(image: &str) -> Option<ImageSpec> {
@@ -87,7 +89,12 @@ fn image_spec(image: &str) -> Option<ImageSpec> {
 impl Client {
     /// The runtime at an address.
     pub fn at(endpoint: &Endpoint) -> Self {
-        Client { socket: endpoint.0.clone() }
+        Client { socket: endpoint.0.clone(), longest: Duration::MAX }
+    }
+
+    /// The same runtime, for who can't wait: no call may take longer than `limit`, whatever it asks for.
+    pub fn within(&self, limit: Duration) -> Self {
+        Client { socket: self.socket.clone(), longest: limit }
     }
 
     /// Where it listens.
@@ -101,7 +108,7 @@ impl Client {
         question: &impl Message,
         patience: Duration,
     ) -> Result<A, Failure> {
-        let method = format!("/runtime.v1.RuntimeService/{method}");
+        let (method, patience) = (format!("/runtime.v1.RuntimeService/{method}"), patience.min(self.longest));
         call_unix(&self.socket, &method, question, patience, LONGEST_ANSWER).await.map_err(Failure)
     }
 
@@ -111,7 +118,7 @@ impl Client {
         question: &impl Message,
         patience: Duration,
     ) -> Result<A, Failure> {
-        let method = format!("/runtime.v1.ImageService/{method}");
+        let (method, patience) = (format!("/runtime.v1.ImageService/{method}"), patience.min(self.longest));
         call_unix(&self.socket, &method, question, patience, LONGEST_ANSWER).await.map_err(Failure)
     }
 
@@ -337,9 +344,16 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub async fn image(&self, image: &str) -> Result<Option<Image>, Failure> {
-        let question = ImageStatusRequest { image: image_spec(image), verbose: false };
-        let answer: ImageStatusResponse = self.images("ImageStatus", &question, PATIENCE).await?;
-        Ok(answer.image)
+        Ok(self.image_and_info(image).await?.image)
+    }
+
+    /// Likewise, with what the runtime's makers want to tell of it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn image_and_info(&self, image: &str) -> Result<ImageStatusResponse, Failure> {
+        let question = ImageStatusRequest { image: image_spec(image), verbose: true };
+        self.images("ImageStatus", &question, PATIENCE).await
     }
 
     /// All images that are there.

@@ -125,4 +125,7 @@ async fn a_runtime_that_hangs_is_not_waited_for() {
     serve(&socket, |_, _| std::future::pending());
     let hangs = client(&socket).version().await.unwrap_err();
     assert_eq!(hangs.0.code, Code::DeadlineExceeded);
+    let hurried = client(&socket).within(Duration::from_secs(5));
+    let pull = tokio::time::timeout(Duration::from_secs(6), hurried.pull_image("box", None)).await;
+    assert!(pull.expect("it may take an hour else").unwrap_err().is_unknown());
 }

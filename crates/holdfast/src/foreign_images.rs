@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use cri::messages::AuthConfig;
+use cri::messages::{AuthConfig, Texts};
 use cri::{Client, Endpoint, Failure};
 use futures::future::{BoxFuture, FutureExt};
 use images::{Keyring, Reference, Thresholds};
@@ -16,14 +16,17 @@ use tracing::info_span;
 
 /// How often it is asked which images there are, for who places pods.
 const LIST: Duration = Duration::from_secs(60);
+/// How long a runtime may take to answer where a host that is short of disk waits for it: if it hangs, pods have to go.
+const SHORT: Duration = Duration::from_secs(5);
 
-/// The runtime that a host's configuration names.
+/// The runtime that a host's configuration names, for the agent that keeps its things in a folder.
 ///
 /// # Errors
 /// If it is no address.
-pub fn foreign_runtime(address: &str) -> anyhow::Result<Foreign> {
+pub fn foreign_runtime(address: &str, node_dir: PathBuf) -> anyhow::Result<Foreign> {
     let endpoint: Endpoint = address.parse().context("the host's configuration names a runtime")?;
-    let images = ForeignImages { client: Client::at(&endpoint), there: Arc::default() };
+    let client = Client::at(&endpoint);
+    let images = ForeignImages { client, node_dir, there: Arc::default(), removing: Default::default() };
     let (client, there) = (images.client.clone(), Arc::downgrade(&images.there));
     tasks::spawn(info_span!("list the runtime's images"), async move {
         while let Some(there) = there.upgrade() {
@@ -42,6 +45,10 @@ pub fn foreign_runtime(address: &str) -> anyhow::Result<Foreign> {
 #[derive(Debug)]
 struct ForeignImages {
     client: Client,
+    /// Where the agent's marks say which images its pods have, also those of which nothing was started yet.
+    node_dir: PathBuf,
+    /// Held while an image is marked, or removed because it isn't.
+    removing: tokio::sync::Mutex<()>,
     /// Those that were there a moment ago.
     there: Arc<Mutex<Vec<Present>>>,
 }
@@ -50,7 +57,14 @@ fn present(image: cri::messages::Image) -> Present {
     Present { names: [image.repo_digests, image.repo_tags].concat(), size: image.size }
 }
 
-fn told(image: cri::messages::Image) -> Arc<Image> {
+/// The signal that asks a container of an image to end, if its maker named one: containerd and CRI-O show the image's own settings.
+fn stop_signal(info: &Texts) -> Option<String> {
+    let info: serde_json::Value = serde_json::from_str(info.get("info")?).ok()?;
+    let signal = info["imageSpec"]["config"]["StopSignal"].as_str()?;
+    Some(signal.to_owned()).filter(|signal| !signal.is_empty())
+}
+
+fn told(image: cri::messages::Image, info: &Texts) -> Arc<Image> {
     let user = image.uid.map(|uid| uid.value.to_string());
     Arc::new(Image {
         // As the kubelet, which starts containers by it: no name leads elsewhere meanwhile.
@@ -58,6 +72,7 @@ fn told(image: cri::messages::Image) -> Arc<Image> {
         id: image.repo_digests.first().cloned().unwrap_or(image.id),
         size: image.size,
         user: user.unwrap_or(image.username),
+        stop_signal: stop_signal(info),
         ..Image::default()
     })
 }
@@ -91,27 +106,43 @@ fn keyring(name: &Reference, secrets: Vec<PullSecret>) -> Keyring {
 
 impl ForeignImages {
     async fn get(&self, name: &str) -> Result<Option<Arc<Image>>, ImageError> {
-        let found = self.client.image(name).await.map_err(|failure| fault(&failure))?;
+        let told_of = self.client.image_and_info(name).await.map_err(|failure| fault(&failure))?;
         // A runtime says nothing of an image that isn't there, or something empty.
-        Ok(found.filter(|image| !image.id.is_empty()).map(told))
+        let found = told_of.image.filter(|image| !image.id.is_empty());
+        Ok(found.map(|image| told(image, &told_of.info)))
     }
 
-    /// Removes what no container uses, if the disk is fuller than `high` says. Which file system that is, the runtime tells.
-    async fn remove_unused(&self, high: u8) -> Result<Option<String>, ImageError> {
+    /// Removes an image, unless a pod of this host has it; false if one has.
+    ///
+    /// # Errors
+    /// If it isn't known whether one has. What the runtime says is inside.
+    async fn remove(&self, client: &Client, image: &str) -> Result<Result<bool, Failure>, ImageError> {
+        let _removing = self.removing.lock().await;
+        let marks = node::images_in_use(&self.node_dir);
+        let marks = marks.map_err(|why| {
+            ImageError::Other(format!("can't tell which images the pods of this host have: {why}"))
+        })?;
+        if marks.contains(image) {
+            return Ok(Ok(false));
+        }
+        Ok(client.remove_image(image).await.map(|()| true))
+    }
+
+    /// Removes what no container and no pod of this host uses, if the disk is fuller than `high` says. Which file system that is, the runtime tells.
+    async fn remove_unused(&self, client: &Client, high: u8) -> Result<Option<String>, ImageError> {
         let fail = |failure: Failure| fault(&failure);
-        let systems = self.client.image_file_systems().await.map_err(fail)?;
+        let systems = client.image_file_systems().await.map_err(fail)?;
         let places = systems.into_iter().filter_map(|system| Some(PathBuf::from(system.fs_id?.mountpoint)));
         let places: Vec<PathBuf> = places.collect();
         if !places.iter().any(|place| fullness(place).is_some_and(|percent| percent >= high)) {
             return Ok(None);
         }
         // Older runtimes don't say of the image of sandboxes that it is pinned, and no container uses it.
-        let settings = self.client.status().await.map_err(fail)?.info.remove("config").unwrap_or_default();
+        let settings = client.status().await.map_err(fail)?.info.remove("config").unwrap_or_default();
         let settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
         let of_sandboxes = settings["sandboxImage"].as_str().map(str::to_owned);
-        let used: Vec<String> = self
-            .client
-            .containers(Default::default())
+        let used: Vec<String> = client
+            .containers(Texts::new())
             .await
             .map_err(fail)?
             .into_iter()
@@ -120,19 +151,20 @@ impl ForeignImages {
             .chain(of_sandboxes)
             .collect();
         let mut stays = None;
-        for image in self.client.all_images().await.map_err(fail)? {
+        for image in client.all_images().await.map_err(fail)? {
             let names = [&image.id].into_iter().chain(&image.repo_tags).chain(&image.repo_digests);
             if !image.pinned && !names.into_iter().any(|name| used.contains(name)) {
-                // One that can't be removed keeps no other.
-                if let Err(failure) = self.client.remove_image(&image.id).await {
-                    stays.get_or_insert(failure);
-                    continue;
+                match self.remove(client, &image.id).await? {
+                    Ok(true) => tracing::info!(
+                        image = image.id,
+                        names = image.repo_tags.join(", "),
+                        "an image that nobody uses was removed"
+                    ),
+                    Ok(false) => {}
+                    // One that can't be removed keeps no other, as long as its runtime answers.
+                    Err(failure) if failure.is_unknown() => return Err(fault(&failure)),
+                    Err(failure) => _ = stays.get_or_insert(failure),
                 }
-                tracing::info!(
-                    image = image.id,
-                    names = image.repo_tags.join(", "),
-                    "an image that nobody uses was removed"
-                );
             }
         }
         if let Some(failure) = stays {
@@ -204,18 +236,25 @@ impl Images for ForeignImages {
         self.there.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The runtime keeps what its containers use. The mark says what that is, for people.
+    /// The runtime keeps what its containers use, and this what pods have that have no containers yet.
     fn keep(&self, image: &Image, mark: &Path) -> Result<bool, ImageError> {
         let other = |why: std::io::Error| ImageError::Other(why.to_string());
-        fs::write(mark, &image.digest).map_err(other)?;
-        Ok(Handle::current().block_on(self.get(&image.digest))?.is_some())
+        let kept = async {
+            let _removing = self.removing.lock().await;
+            fs::write(mark, &image.digest).map_err(other)?;
+            self.get(&image.digest).await
+        };
+        Ok(Handle::current().block_on(kept)?.is_some())
     }
 
     fn collect(&self, _: Duration) -> Result<Option<String>, ImageError> {
-        Handle::current().block_on(self.remove_unused(Thresholds::default().high))
+        Handle::current().block_on(self.remove_unused(&self.client, Thresholds::default().high))
     }
 
     fn clear(&self, _: Duration) -> Result<(), ImageError> {
-        Handle::current().block_on(self.remove_unused(0)).map(drop)
+        Handle::current().block_on(self.remove_unused(&self.client.within(SHORT), 0)).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

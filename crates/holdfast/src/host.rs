@@ -190,7 +190,8 @@ async fn start(
     manager: &Arc<ServiceManager>,
 ) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
-    let foreign = config.runtime.as_deref().map(foreign_runtime).transpose()?;
+    let foreign = config.runtime.as_deref();
+    let foreign = foreign.map(|address| foreign_runtime(address, node_dir(&config))).transpose()?;
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
     let page = node::end_former_pods(
         &node_dir(&config),

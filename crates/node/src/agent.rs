@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::container::cgroup::{self, Cgroups};
 use crate::csi_volumes::{CsiVolumes, NodeVolumes};
 use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
-use crate::foreign::{ForeignRuntime, end_former, keep};
+use crate::foreign::{ForeignRuntime, Offer, end_former, keep};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
@@ -249,7 +249,9 @@ impl Agent {
                 let mark = format!("{}-{}", options.name, mark(&data));
                 let file = folders.foreign();
                 keep(&file, endpoint, &mark).map_err(|why| Error::Data { path: file, why })?;
-                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, plugin);
+                let offer =
+                    plugin.map(|program| Offer { program, node: mark.clone(), book: folders.foreign() });
+                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, offer);
                 Arc::new(Runtimes { shims, foreign })
             }
             None => Arc::new(shims),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use membership::lease::Epoch;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,11 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// What runs or ran, also under former agents; what can't be taken over is ended first.
     fn found(&self) -> BoxFuture<'_, Vec<Found>>;
 
+    /// What a runtime has that did not answer in time when [`Runtime::found`] was asked, once it does; of all others nothing ever comes. Asked once.
+    fn found_late(&self) -> BoxFuture<'_, Vec<Found>> {
+        std::future::pending().boxed()
+    }
+
     /// Gives a container that runs other amounts of the machine, without a restart; without a container, its pod as a whole. What nothing on
     /// this host holds it to is passed over, as when it starts.
     fn update_resources<'a>(
@@ -134,6 +139,11 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
 
     /// Ends a pod's sandbox, and returns once everything in it is dead.
     fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Likewise of a pod that no runtime of others has, as its class says: none that doesn't answer is waited for.
+    fn end_own<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
+        self.end(uid)
+    }
 
     /// Ends all sandboxes.
     fn end_all(&self) -> BoxFuture<'_, ()>;
@@ -296,6 +306,11 @@ pub(crate) enum RunError {
 }
 
 impl RunError {
+    /// What was asked of a runtime is for another one.
+    pub(crate) fn of_another() -> Self {
+        RunError::System("it is another runtime's".into())
+    }
+
     /// The container of this name doesn't run, beside which one was to be: in containerd's words.
     pub(crate) fn no_target(name: &str) -> Self {
         RunError::Target(format!("invalid target container: container {name:?} is not running"))

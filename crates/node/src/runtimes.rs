@@ -115,6 +115,10 @@ impl Runtime for Runtimes {
         .boxed()
     }
 
+    fn found_late(&self) -> BoxFuture<'_, Vec<Found>> {
+        self.foreign.found_late()
+    }
+
     fn update_resources<'a>(
         &'a self,
         uid: &'a str,
@@ -168,6 +172,17 @@ impl Runtime for Runtimes {
                 self.foreign.end(uid).await;
             }
             // Also for a pod that was there: whether it is bound was noted here.
+            self.shims.end(uid).await;
+        }
+        .boxed()
+    }
+
+    fn end_own<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
+        async move {
+            // Its class may have had another handler when it began.
+            if self.foreign.has(uid) {
+                self.foreign.end(uid).await;
+            }
             self.shims.end(uid).await;
         }
         .boxed()

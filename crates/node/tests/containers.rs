@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::image::can_contain;
+use support::image::{ENDLESS, can_contain};
 use support::{TestHost, is_ready, main_status};
 
 /// The mounts of this process that lie in a folder.
@@ -272,5 +272,19 @@ async fn what_can_not_be_started_says_why() {
     let told =
         "Unable to retrieve some image pull secrets (none); attempting to pull the image may not succeed.";
     host.until_event("FailedToRetrieveImagePullSecret", |message| message == told).await;
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_deleted_does_not_wait_for_its_pull() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = TestHost::with_image();
+    host.contained("pulls", json!({"image": ENDLESS}), json!({}));
+    host.until_event("Pulling", |why| why.contains(ENDLESS)).await;
+    host.delete("pulls", 30);
+    host.until_gone("pulls").await;
+    assert!(!host.events().iter().any(|(reason, _)| reason == "Failed"), "nothing failed");
     host.shut_down().await;
 }

@@ -16,12 +16,12 @@ use std::time::Duration;
 use cri::{Client, Endpoint};
 use futures::future::{BoxFuture, FutureExt};
 use futures::{SinkExt, StreamExt};
-use network::PodLinks;
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node::{Foreign, Image, ImageError, Images, Present, PullSecret};
 use serde_json::{Value, json};
 use support::image::{can_contain, make_root};
-use support::{Addresses, Network, PATIENCE, TestHost, is_ready, main_status};
+use support::network::{Own, on_threads_with};
+use support::{PATIENCE, TestHost, is_ready, main_status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -29,6 +29,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// Debian's package `containernetworking-plugins` has it; containerd wants it for every sandbox.
 const LOOPBACK: [&str; 2] = ["/usr/lib/cni/loopback", "/opt/cni/bin/loopback"];
+/// Where containerd keeps sandboxes' network namespaces.
+const NAMESPACES: &str = "/run/netns";
 /// The image, which is the sandboxes' too.
 const BOX: &str = "docker.io/library/box:v1";
 
@@ -39,7 +41,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A containerd of the test's own, in a mount namespace of its own, so that nothing stays mounted.
+/// A containerd of the test's own, among mounts of the test's own.
 struct Containerd {
     folder: PathBuf,
     child: Child,
@@ -48,6 +50,9 @@ struct Containerd {
 impl Containerd {
     fn start(folder: &Path, loopback: &Path) -> Self {
         let place = |name: &str| folder.join(name).display().to_string();
+        // Where CNI's namespaces get their names: nothing of that is left on the machine.
+        fs::create_dir_all(NAMESPACES).unwrap();
+        mount(Some("tmpfs"), NAMESPACES, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         fs::create_dir_all(folder.join("bin")).unwrap();
         symlink(loopback, folder.join("bin/loopback")).unwrap();
         let config = format!(
@@ -78,8 +83,8 @@ conf_dir = "{conf}"
         );
         fs::write(folder.join("config.toml"), config).unwrap();
         let log = fs::File::create(folder.join("containerd.log")).unwrap();
-        let child = Command::new("unshare")
-            .args(["-m", "containerd", "--config", &place("config.toml")])
+        let child = Command::new("containerd")
+            .args(["--config", &place("config.toml")])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -138,6 +143,7 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let tasks = self.folder.join("state/io.containerd.runtime.v2.task/k8s.io");
         // Shims, and what they hold where a test ended early: all that bears the folder's name.
         let name = self.folder.as_os_str().as_encoded_bytes().to_owned();
         let own = std::process::id().to_string();
@@ -154,6 +160,42 @@ impl Drop for Containerd {
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
         }
+        remove_cgroups(&tasks);
+        unmount_beneath(&self.folder);
+    }
+}
+
+/// Removes the cgroups of what has a folder among containerd's tasks: a test that ended early leaves them.
+fn remove_cgroups(tasks: &Path) {
+    let ids: Vec<_> =
+        fs::read_dir(tasks).into_iter().flatten().flatten().map(|one| one.file_name()).collect();
+    let top = Path::new("/sys/fs/cgroup");
+    let each = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    for of_all in each.chain([top.to_owned()]).map(|hierarchy| hierarchy.join("k8s.io")) {
+        for one in ids.iter().map(|id| of_all.join(id)).filter(|one| one.exists()) {
+            // What was killed is in it for a moment.
+            let gone = (0..200).any(|_| {
+                let is_gone = fs::remove_dir(&one).is_ok();
+                if !is_gone {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+                is_gone
+            });
+            if !gone {
+                eprintln!("{} stays", one.display());
+            }
+        }
+        // Another's may be there.
+        let _ = fs::remove_dir(of_all);
+    }
+}
+
+/// Unmounts what is mounted beneath a folder, the last first.
+fn unmount_beneath(folder: &Path) {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let places = table.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    for place in places.filter(|place| place.starts_with(folder)) {
+        let _ = umount2(place, MntFlags::MNT_DETACH);
     }
 }
 
@@ -209,51 +251,25 @@ impl Images for RuntimeImages {
     }
 }
 
-fn ip(arguments: &str) {
-    run("ip", &arguments.split(' ').collect::<Vec<_>>());
-}
-
 /// Runs a test on threads of their own in a network namespace of their own, with a host and a containerd in it.
 fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost, Client) -> F + Send + 'static) {
-    let there = ["ip", "tar", "containerd", "ctr", "runc", "unshare"];
+    let there = ["ip", "tar", "containerd", "ctr", "runc"];
     if !can_contain() || !there.into_iter().all(testing::has) {
         return;
     }
     let Some(loopback) = LOOPBACK.map(Path::new).into_iter().find(|path| path.exists()) else {
         return testing::skip("cni", "CNI's plugin loopback is not installed");
     };
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        for command in [
-            "link set lo up",
-            "link add name eth0 type veth peer name far",
-            "link set eth0 up",
-            "address add 10.73.0.1/24 dev eth0",
-            "route add local 10.244.1.0/24 dev lo",
-            "route add local 10.96.0.0/16 dev lo",
-        ] {
-            ip(command);
-        }
+    on_threads_with(Own::Mounts, move || async move {
         let folder = tempfile::tempdir().unwrap();
         let containerd = Containerd::start(folder.path(), loopback);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
-            containerd.import().await;
-            let pods = "10.244.1.0/24".parse().unwrap();
-            let links = PodLinks::open(pods, pods, "eth0").await.unwrap();
-            let mut host = TestHost::off();
-            host.pods = Some(pods);
-            host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links), Default::default()));
-            let images = Arc::new(RuntimeImages(containerd.client()));
-            host.foreign = Some(Foreign { endpoint: containerd.endpoint(), images });
-            host.switch_on();
-            test(host, containerd.client()).await;
-        });
+        containerd.import().await;
+        let mut host = TestHost::with_networks().await;
+        let images = Arc::new(RuntimeImages(containerd.client()));
+        host.foreign = Some(Foreign { endpoint: containerd.endpoint(), images });
+        host.switch_on();
+        test(host, containerd.client()).await;
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 fn pod(host: &TestHost, name: &str, container: Value, spec: Value) -> String {

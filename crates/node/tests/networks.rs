@@ -6,55 +6,24 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use network::PodLinks;
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use support::image::can_contain;
-use support::{Addresses, Network, PATIENCE, TestHost, is_ready, main_status};
-
-fn ip(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use support::network::{Own, ip, on_threads_with};
+use support::{PATIENCE, TestHost, is_ready, main_status};
 
 /// Runs a test on threads of their own in a network namespace of their own, with a host in it.
 fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -> F + Send + 'static) {
     if !can_contain() || !testing::has("ip") {
         return;
     }
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        for command in [
-            "link set lo up",
-            "link add name eth0 type veth peer name far",
-            "link set eth0 up",
-            "address add 10.73.0.1/24 dev eth0",
-            "route add local 10.244.1.0/24 dev lo",
-            "route add local 10.96.0.0/16 dev lo",
-        ] {
-            ip(command);
-        }
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let pods = "10.244.1.0/24".parse().unwrap();
-            let links = PodLinks::open(pods, pods, "eth0").await.unwrap();
-            let mut host = TestHost::off();
-            host.pods = Some(pods);
-            host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links), Default::default()));
-            host.switch_on();
-            host.image("box", &json!({}));
-            test(host).await;
-        });
+    on_threads_with(Own::Network, move || async move {
+        let mut host = TestHost::with_networks().await;
+        host.switch_on();
+        host.image("box", &json!({}));
+        test(host).await;
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 /// The links of this host's pods.

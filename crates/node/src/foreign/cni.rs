@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// What the plugin is called, among the others that the runtime has.
@@ -17,8 +18,8 @@ pub const CNI_PLUGIN: &str = "holdfast-cni";
 /// The address that the plugin answers: nobody's (RFC 7600, "IPv4 dummy address"). By it the agent sees that no other network was laid.
 pub(super) const MARK: &str = "192.0.0.8";
 
-/// The network's name in the list, before all others' (files are taken in the order of their names).
-const LIST: &str = "00-holdfast.conflist";
+/// How the names of hosts' lists of networks begin and end: before all others' (files are taken in the order of their names).
+const LIST: (&str, &str) = ("00-holdfast-", ".conflist");
 /// How much of a question is read.
 const LONGEST_QUESTION: u64 = 1 << 20;
 /// The versions of the protocol in which it answers alike.
@@ -69,23 +70,42 @@ fn answer(command: &str, question: &[u8], name: &str, namespace: &str) -> Result
     })))
 }
 
-/// Where a runtime looks for its network: as it says itself (containerd does), or as is the custom.
-pub(super) fn places(told: Option<&String>) -> (PathBuf, PathBuf) {
-    let told: Value = told.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let place = |name: &str, usual: &str| {
-        let told = told["cni"][name].as_str().filter(|path| path.starts_with('/'));
-        PathBuf::from(told.unwrap_or(usual))
-    };
-    (place("confDir", "/etc/cni/net.d"), place("binDir", "/opt/cni/bin"))
+/// Where a runtime looks for its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Places {
+    /// The folder of the lists of networks.
+    pub lists: PathBuf,
+    /// The folder of the plugins that these name.
+    pub programs: PathBuf,
 }
 
-/// Has the runtime use the plugin, which is `program`. Fine if it does.
+impl Places {
+    /// As the runtime says itself (containerd does), or as is the custom.
+    pub(super) fn of(told: Option<&String>) -> Self {
+        let told: Value = told.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let place = |name: &str, usual: &str| {
+            let told = told["cni"][name].as_str().filter(|path| path.starts_with('/'));
+            PathBuf::from(told.unwrap_or(usual))
+        };
+        Places { lists: place("confDir", "/etc/cni/net.d"), programs: place("binDir", "/opt/cni/bin") }
+    }
+
+    /// A host's own list: hosts that share a runtime come and go one by one.
+    fn list(&self, node: &str) -> PathBuf {
+        self.lists.join(format!("{}{node}{}", LIST.0, LIST.1))
+    }
+}
+
+fn about(path: &Path, why: io::Error) -> io::Error {
+    io::Error::new(why.kind(), format!("{}: {why}", path.display()))
+}
+
+/// Has the runtime use the plugin, which is `program`, for the host that bears the mark `node`. Fine if it does.
 ///
 /// # Errors
 /// What can't be written.
-pub(super) fn install((lists, programs): (&Path, &Path), program: &Path) -> io::Result<()> {
-    let about =
-        |path: &Path, why: io::Error| io::Error::new(why.kind(), format!("{}: {why}", path.display()));
+pub(super) fn install(places: &Places, node: &str, program: &Path) -> io::Result<()> {
+    let Places { lists, programs } = places;
     let program = program.canonicalize().map_err(|why| about(program, why))?;
     let link = programs.join(CNI_PLUGIN);
     if fs::read_link(&link).ok().as_deref() != Some(&*program) {
@@ -94,12 +114,32 @@ pub(super) fn install((lists, programs): (&Path, &Path), program: &Path) -> io::
     }
     let text =
         json!({"cniVersion": VERSIONS[1], "name": "holdfast", "plugins": [{"type": CNI_PLUGIN}]}).to_string();
-    let list = lists.join(LIST);
+    let list = places.list(node);
     if fs::read_to_string(&list).ok().as_deref() != Some(&*text) {
         fs::create_dir_all(lists).map_err(|why| about(lists, why))?;
         replace(&list, |place| fs::write(place, &text)).map_err(|why| about(&list, why))?;
     }
     Ok(())
+}
+
+/// Takes away what was written for the host that bears the mark `node`. The plugin stays as long as another host has its list there.
+///
+/// # Errors
+/// What can't be removed.
+pub(super) fn uninstall(places: &Places, node: &str) -> io::Result<()> {
+    let remove = |path: PathBuf| match fs::remove_file(&path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(about(&path, why)),
+        _ => Ok(()),
+    };
+    remove(places.list(node))?;
+    let lists = match fs::read_dir(&places.lists) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read.map_err(|why| about(&places.lists, why))?),
+    };
+    let is_list = |name: &str| name.starts_with(LIST.0) && name.ends_with(LIST.1);
+    let mut names = lists.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_used = names.any(|name| name.to_str().is_some_and(is_list));
+    if is_used { Ok(()) } else { remove(places.programs.join(CNI_PLUGIN)) }
 }
 
 /// Puts something in a place at once: the runtime may read it at any moment.
@@ -137,24 +177,42 @@ mod tests {
     #[test]
     fn the_runtime_is_told_where_it_looks() {
         let told = json!({"cni": {"binDir": "/b", "confDir": "/c", "maxConfNum": 1}}).to_string();
-        assert_eq!(places(Some(&told)), ("/c".into(), "/b".into()));
+        assert_eq!(Places::of(Some(&told)), Places { lists: "/c".into(), programs: "/b".into() });
         for odd in
             [None, Some(&"{".to_owned()), Some(&r#"{"cni": {"binDir": 7, "confDir": "net.d"}}"#.to_owned())]
         {
-            assert_eq!(places(odd), ("/etc/cni/net.d".into(), "/opt/cni/bin".into()));
+            let usual = Places { lists: "/etc/cni/net.d".into(), programs: "/opt/cni/bin".into() };
+            assert_eq!(Places::of(odd), usual);
         }
+    }
+
+    #[test]
+    fn what_is_written_for_a_host_goes_with_it_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let (lists, programs) = (folder.path().join("net.d"), folder.path().join("bin"));
+        let places = Places { lists: folder.path().join("net.d"), programs: folder.path().join("bin") };
+        let Places { lists, programs } = places.clone();
         let program = folder.path().join("holdfast");
         fs::write(&program, "").unwrap();
         fs::create_dir_all(&programs).unwrap();
         fs::write(programs.join(CNI_PLUGIN), "an older one").unwrap();
-        for _ in 0..2 {
-            install((&lists, &programs), &program).unwrap();
+        for node in ["n1-x", "n1-x", "n2-y"] {
+            install(&places, node, &program).unwrap();
             assert_eq!(fs::read_link(programs.join(CNI_PLUGIN)).unwrap(), program.canonicalize().unwrap());
         }
-        let list: Value = serde_json::from_str(&fs::read_to_string(lists.join(LIST)).unwrap()).unwrap();
+        let list = fs::read_to_string(lists.join("00-holdfast-n1-x.conflist")).unwrap();
+        let list: Value = serde_json::from_str(&list).unwrap();
         assert_eq!(list["plugins"][0]["type"], CNI_PLUGIN);
-        assert_eq!(fs::read_dir(&lists).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(fs::read_dir(&lists).unwrap().count(), 2, "nothing else is left");
+        let others = lists.join("10-others.conflist");
+        fs::write(&others, "{}").unwrap();
+        uninstall(&places, "n1-x").unwrap();
+        assert!(programs.join(CNI_PLUGIN).exists(), "another host has it still");
+        for _ in 0..2 {
+            uninstall(&places, "n2-y").unwrap();
+            assert!(fs::symlink_metadata(programs.join(CNI_PLUGIN)).is_err() && others.exists());
+            assert_eq!(fs::read_dir(&lists).unwrap().count(), 1);
+        }
+        fs::remove_dir_all(&lists).unwrap();
+        uninstall(&places, "n2-y").unwrap();
     }
 }

@@ -11,6 +11,7 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::NODE;
+use super::cni::{Places, uninstall};
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +22,19 @@ struct Kept {
     endpoint: String,
     /// The mark that this host's pods bear there.
     node: String,
+    /// Where something was written for it, so that its pods have this host's network.
+    #[serde(default)]
+    networks: Vec<Places>,
+}
+
+impl Kept {
+    fn new(endpoint: &Endpoint, node: &str) -> Self {
+        Kept { endpoint: endpoint.to_string(), node: node.to_owned(), networks: Vec::new() }
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.endpoint, &self.node) == (&other.endpoint, &other.node)
+    }
 }
 
 fn read(file: &Path) -> Vec<Kept> {
@@ -38,11 +52,27 @@ fn write(file: &Path, all: &[Kept]) -> io::Result<()> {
 /// # Errors
 /// If that can't be written.
 pub(crate) fn keep(file: &Path, endpoint: &Endpoint, node: &str) -> io::Result<()> {
-    let (mut all, kept) = (read(file), Kept { endpoint: endpoint.to_string(), node: node.to_owned() });
-    if all.contains(&kept) {
+    let (mut all, kept) = (read(file), Kept::new(endpoint, node));
+    if all.iter().any(|known| known.is_of(&kept)) {
         return Ok(());
     }
     all.push(kept);
+    write(file, &all)
+}
+
+/// Notes where something is about to be written for a runtime that is kept.
+///
+/// # Errors
+/// If that can't be noted.
+pub(super) fn note_network(file: &Path, endpoint: &Endpoint, node: &str, places: &Places) -> io::Result<()> {
+    let (mut all, kept) = (read(file), Kept::new(endpoint, node));
+    let Some(known) = all.iter_mut().find(|known| known.is_of(&kept)) else {
+        return Err(io::Error::other("the runtime isn't noted as this host's"));
+    };
+    if known.networks.contains(places) {
+        return Ok(());
+    }
+    known.networks.push(places.clone());
     write(file, &all)
 }
 
@@ -67,7 +97,14 @@ async fn stays(kept: &Kept, now: Option<&Endpoint>) -> bool {
     match tokio::time::timeout(PATIENCE, end_all(&Client::at(&endpoint), kept.node.clone())).await {
         Ok(Ok(count)) => {
             tracing::info!(runtime, count, "the pods in this host's former runtime are ended");
-            return false;
+            // Not before: what still has a sandbox there needs the plugin to end it.
+            let removed = kept.networks.iter().try_for_each(|places| uninstall(places, &kept.node));
+            match removed {
+                Ok(()) => return false,
+                Err(why) => {
+                    tracing::error!(runtime, %why, "what was written for this host's former runtime stays");
+                }
+            }
         }
         Ok(Err(failure)) => {
             tracing::error!(runtime, %failure, "pods in this host's former runtime may run on")

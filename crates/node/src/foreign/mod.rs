@@ -1,9 +1,13 @@
 //! The runtime of others, by the CRI: containerd, CRI-O. It has the sandboxes and the containers, their images and their logs' files;
 //! the agent has all that the kubelet has: volumes, names, probes, ends, and the pod's network, which it lays into the sandbox.
 
+mod begin;
 mod cni;
 mod former;
+mod label;
 mod lives;
+mod look;
+mod offer;
 mod resources;
 mod runtime;
 mod sandboxes;
@@ -15,6 +19,7 @@ use cri::messages::{ContainerConfig, PodSandboxConfig};
 
 pub use cni::{CNI_PLUGIN, run_cni_plugin};
 pub(crate) use former::{end_former, keep};
+pub(crate) use offer::Offer;
 pub(crate) use resources::resources;
 pub(crate) use runtime::ForeignRuntime;
 

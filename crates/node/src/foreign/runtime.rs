@@ -5,41 +5,39 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cri::messages::{ContainerState, ContainerStats, NamespaceMode, Texts, UInt64Value};
-use cri::{Client, Failure};
+use cri::Client;
+use cri::messages::{ContainerStats, Texts, UInt64Value};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::info_span;
 
-use super::cni;
-use super::lives::{Ended, Life, Lives, ended, follow_log, time};
+use super::NODE;
+use super::lives::{Ended, Lives, follow_log};
+use super::look::Known;
+use super::offer::Offer;
 use super::resources::changed;
 use super::sandboxes::Sandboxes;
 use super::session::{attach, exec, exec_within};
-use super::{CONTAINER_NAME, Container, NODE, POD_UID, STREAMS};
+use crate::container::LogProgress;
 use crate::container::cgroup::{Amounts, Memory};
-use crate::container::{LogProgress, make_room};
 use crate::oci::{Namespace, NamespaceKind};
 use crate::runtime::{
     Attached, Begun, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Streams, Trouble, Usage,
     Which,
 };
 
-/// How long a runtime may take to answer when the agent begins, until the agent goes on without knowing what it has.
-const COMES_UP: Duration = Duration::from_secs(30);
 /// How long it is waited before what failed is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// How long a container may take to end that is only asked to, by its runtime's clock: the agent has its own.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the word to end may take to be said: then the runtime waits, and need not be waited for.
 const SAY: Duration = Duration::from_secs(10);
 /// How long a container that was killed may take to be dead.
-const KILL: Duration = Duration::from_secs(60);
+pub(super) const KILL: Duration = Duration::from_secs(60);
 /// How long all sandboxes may take to end when the agent stops.
 const END_ALL: Duration = Duration::from_secs(60);
 
@@ -47,39 +45,17 @@ const END_ALL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct ForeignRuntime {
     pub(super) client: Client,
-    labels: Texts,
-    lives: Arc<Lives>,
-    sandboxes: Arc<Sandboxes>,
-    /// Whether it is known which pods it has.
-    is_known: Arc<AtomicBool>,
-    /// What becomes the runtime's network plugin, if pods have networks.
-    plugin: Option<PathBuf>,
+    pub(super) labels: Texts,
+    pub(super) lives: Arc<Lives>,
+    pub(super) sandboxes: Sandboxes,
+    /// What is known of the pods that it has.
+    pub(super) known: watch::Sender<Known>,
+    /// How it comes to have this host's network, if pods have networks.
+    pub(super) offer: Option<Offer>,
 }
 
-fn system(failure: impl Display) -> RunError {
+pub(super) fn system(failure: impl Display) -> RunError {
     RunError::System(failure.to_string())
-}
-
-fn word(streams: Streams) -> &'static str {
-    match streams {
-        Streams::Outputs => "outputs",
-        Streams::Pipes => "pipes",
-        Streams::Terminal => "terminal",
-    }
-}
-
-fn laid(annotations: &Texts) -> Streams {
-    match annotations.get(STREAMS).map(String::as_str) {
-        Some("pipes") => Streams::Pipes,
-        Some("terminal") => Streams::Terminal,
-        _ => Streams::Outputs,
-    }
-}
-
-/// Which container it is, by its labels and its number.
-fn which(labels: &Texts, attempt: Option<u32>) -> Option<Which> {
-    let of = |name: &str| labels.get(name).cloned();
-    Some(Which { uid: of(POD_UID)?, container: of(CONTAINER_NAME)?, attempt: attempt? })
 }
 
 fn usage(stats: &ContainerStats) -> Usage {
@@ -99,17 +75,17 @@ fn usage(stats: &ContainerStats) -> Usage {
 }
 
 impl ForeignRuntime {
-    /// A runtime in which the pods of this host bear the mark `node`, and whose network plugin becomes `plugin`. Called within a tokio
-    /// runtime.
-    pub(crate) fn new(client: Client, node: String, plugin: Option<PathBuf>) -> Self {
+    /// A runtime in which the pods of this host bear the mark `node`, and which is offered this host's network if there is one. Called
+    /// within a tokio runtime.
+    pub(crate) fn new(client: Client, node: String, offer: Option<Offer>) -> Self {
         let labels = Texts::from([(NODE.to_owned(), node)]);
         ForeignRuntime {
             lives: Lives::follow(client.clone(), labels.clone()),
-            sandboxes: Arc::new(Sandboxes::new(client.clone(), labels.clone())),
+            sandboxes: Sandboxes::new(client.clone(), labels.clone()),
             client,
             labels,
-            is_known: Arc::default(),
-            plugin,
+            known: watch::Sender::new(Known::NotYet),
+            offer,
         }
     }
 
@@ -117,170 +93,13 @@ impl ForeignRuntime {
     pub(crate) fn has(&self, uid: &str) -> bool {
         self.sandboxes.has(uid)
     }
-
-    /// Whether something of a pod may run here, as far as anybody knows: a runtime that hasn't answered yet may have any.
-    pub(crate) fn may_have(&self, uid: &str) -> bool {
-        self.has(uid) || !self.is_known.load(Ordering::Acquire)
-    }
-
-    /// What the runtime has of this host's pods.
-    async fn look_around(&self) -> Result<Vec<Found>, Failure> {
-        offer_network(&self.client, self.plugin.clone()).await?;
-        let sandboxes = self.sandboxes.found().await?;
-        let mut last: HashMap<(String, String), (u32, cri::messages::Container)> = HashMap::new();
-        for container in self.client.containers(self.labels.clone()).await? {
-            let attempt = container.metadata.as_ref().map(|metadata| metadata.attempt);
-            let Some(Which { uid, container: name, attempt }) = which(&container.labels, attempt) else {
-                continue;
-            };
-            let is_held = sandboxes.contains(&(uid.clone(), container.pod_sandbox_id.clone()));
-            let is_newer = last.get(&(uid.clone(), name.clone())).is_none_or(|(known, _)| *known < attempt);
-            if is_held && is_newer {
-                last.insert((uid, name), (attempt, container));
-            }
-        }
-        let mut found = Vec::new();
-        for ((uid, container), (attempt, there)) in last {
-            let status = match self.client.container_status(&there.id).await {
-                Err(failure) if failure.is_missing() => continue,
-                status => status?,
-            };
-            if status.started_at == 0 {
-                // The agent died before it was started. If it can't be removed now, the next life's start does that: no other pod waits.
-                if let Err(failure) = self.client.remove_container(&there.id).await {
-                    tracing::warn!(uid, container, %failure, "a container that was never started can't be removed");
-                }
-                continue;
-            }
-            let begun = Begun { pid: 0, since: time(status.started_at) };
-            let end = ended(&status);
-            let which = Which { uid, container, attempt };
-            let exit = end.and_then(|end| match end {
-                Ended::Exit(exit) => Some(exit),
-                Ended::Lost => None,
-            });
-            let life = Life::new(there.id, begun, status.log_path.into(), laid(&status.annotations), end);
-            self.lives.begin(which.clone(), life);
-            found.push(Found { which, begun, exit });
-        }
-        for (uid, id) in sandboxes {
-            self.sandboxes.take_over(&uid, id).await;
-        }
-        Ok(found)
-    }
-
-    /// Starts a container in its sandbox.
-    async fn begin(&self, which: &Which, asked: Container, log: PathBuf) -> Result<Begun, RunError> {
-        let Container { mut config, sandbox, streams, target } = asked;
-        let id = self.sandboxes.id(&which.uid).await.ok_or(RunError::Gone)?;
-        let folder = log.clone();
-        let attempt = which.attempt;
-        let made =
-            tasks::blocking(info_span!("make a log", uid = which.uid), move || make_room(&folder, attempt));
-        let made = made.await.map_err(system)?;
-        made.map_err(|why| system(format!("can't make the log: {why}")))?;
-        if let Some(begun) = self.clear_former(which, &id).await? {
-            return Ok(begun);
-        }
-        config.labels.extend(self.sandboxes.labels(&which.uid));
-        config.annotations.insert(STREAMS.into(), word(streams).into());
-        if let Some(metadata) = &mut config.metadata {
-            metadata.attempt = attempt;
-        }
-        config.log_path = format!("{}/{attempt}.log", which.container);
-        if let Some(target) = target {
-            let seen = self.lives.running(&which.uid, &target);
-            let seen = seen.ok_or_else(|| RunError::no_target(&target))?;
-            let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
-            if let Some(options) = security.and_then(|security| security.namespace_options.as_mut()) {
-                options.pid = NamespaceMode::Target as i32;
-                options.target_id = seen;
-            }
-        }
-        let made = self.client.create_container(&id, config, sandbox).await.map_err(system)?;
-        if let Err(failure) = self.client.start_container(&made).await {
-            // It may be half started; the next attempt finds it otherwise.
-            if let Err(failure) = self.client.remove_container(&made).await {
-                tracing::debug!(container = made, %failure, "a container that didn't start can't be removed");
-            }
-            return Err(system(failure));
-        }
-        let status = self.client.container_status(&made).await.map_err(system)?;
-        let begun = Begun { pid: 0, since: time(status.started_at) };
-        let log = log.join(format!("{attempt}.log"));
-        self.lives.begin(which.clone(), Life::new(made, begun, log, streams, None));
-        Ok(begun)
-    }
-
-    /// Takes away what a container's former lives left in a sandbox. One of this very life that runs is it: the agent that started it
-    /// didn't hear of it.
-    async fn clear_former(&self, which: &Which, sandbox: &str) -> Result<Option<Begun>, RunError> {
-        let mut labels = self.sandboxes.labels(&which.uid);
-        labels.insert(CONTAINER_NAME.into(), which.container.clone());
-        let mut begun = None;
-        for old in self.client.containers(labels).await.map_err(system)? {
-            let attempt = old.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
-            let runs = old.state == ContainerState::Running as i32;
-            if runs && attempt == which.attempt && old.pod_sandbox_id == sandbox {
-                let status = self.client.container_status(&old.id).await.map_err(system)?;
-                let since = Begun { pid: 0, since: time(status.started_at) };
-                let life = Life::new(old.id, since, status.log_path.into(), laid(&status.annotations), None);
-                self.lives.begin(which.clone(), life);
-                begun = Some(since);
-                continue;
-            }
-            self.client.stop_container(&old.id, Duration::ZERO, KILL).await.map_err(system)?;
-            self.client.remove_container(&old.id).await.map_err(system)?;
-        }
-        Ok(begun)
-    }
-
-    /// Ends what nobody knew of when the agent began, once the runtime answers.
-    fn catch_up(&self) {
-        let (client, labels, plugin) = (self.client.clone(), self.labels.clone(), self.plugin.clone());
-        // Weak: once this agent is gone, what there is may be the next one's.
-        let (sandboxes, is_known) = (Arc::downgrade(&self.sandboxes), self.is_known.clone());
-        tasks::spawn(info_span!("end what was not known"), async move {
-            loop {
-                tokio::time::sleep(AGAIN).await;
-                if sandboxes.strong_count() == 0 {
-                    return;
-                }
-                if offer_network(&client, plugin.clone()).await.is_err() {
-                    continue;
-                }
-                let all = client.pod_sandboxes(labels.clone()).await;
-                let Some(sandboxes) = sandboxes.upgrade() else { return };
-                let Ok(all) = all else { continue };
-                for sandbox in all {
-                    let uid = sandbox.labels.get(POD_UID).cloned().unwrap_or_default();
-                    if !sandboxes.has(&uid) {
-                        sandboxes.end(&uid).await;
-                    }
-                }
-                is_known.store(true, Ordering::Release);
-                return;
-            }
-        });
-    }
-}
-
-/// Has a runtime take our network, if there is one.
-async fn offer_network(client: &Client, plugin: Option<PathBuf>) -> Result<(), Failure> {
-    let Some(plugin) = plugin else { return Ok(()) };
-    let status = client.status().await?;
-    let (lists, programs) = cni::places(status.info.get("config"));
-    let install = move || cni::install((&lists, &programs), &plugin);
-    if let Ok(Err(why)) = tasks::blocking(info_span!("offer a network"), install).await {
-        tracing::warn!(%why, "the containers' runtime can't be given pods' network");
-    }
-    Ok(())
 }
 
 impl Runtime for ForeignRuntime {
     fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
         async move {
-            let Shape::Foreign(wanted) = wanted else { return Err(system("it is another runtime's")) };
+            let Shape::Foreign(wanted) = wanted else { return Err(RunError::of_another()) };
+            self.check_known()?;
             // What ended in a sandbox that is about to go is heard of first.
             let _ = self.lives.look().await;
             self.sandboxes.make(uid, &wanted).await?;
@@ -308,7 +127,7 @@ impl Runtime for ForeignRuntime {
         async move {
             match program {
                 Program::Foreign(asked) => self.begin(which, *asked, log).await,
-                Program::Process(_) | Program::Bundle(_) => Err(system("it is another runtime's")),
+                Program::Process(_) | Program::Bundle(_) => Err(RunError::of_another()),
             }
         }
         .boxed()
@@ -404,39 +223,11 @@ impl Runtime for ForeignRuntime {
     }
 
     fn found(&self) -> BoxFuture<'_, Vec<Found>> {
-        async move {
-            let look = async {
-                let mut is_told = false;
-                loop {
-                    match self.look_around().await {
-                        Ok(found) => {
-                            self.is_known.store(true, Ordering::Release);
-                            return found;
-                        }
-                        Err(failure) if !is_told => {
-                            is_told = true;
-                            let runtime = self.client.endpoint().to_string();
-                            tracing::warn!(runtime, %failure, "waiting for the containers' runtime");
-                        }
-                        Err(_) => {}
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                }
-            };
-            match tokio::time::timeout(COMES_UP, look).await {
-                Ok(found) => found,
-                Err(_) => {
-                    let runtime = self.client.endpoint().to_string();
-                    tracing::warn!(
-                        runtime,
-                        "the containers' runtime doesn't answer: the agent begins without it"
-                    );
-                    self.catch_up();
-                    Vec::new()
-                }
-            }
-        }
-        .boxed()
+        self.first_look().boxed()
+    }
+
+    fn found_late(&self) -> BoxFuture<'_, Vec<Found>> {
+        self.late_look().boxed()
     }
 
     /// A pod as a whole is held to nothing here.

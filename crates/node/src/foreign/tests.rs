@@ -12,10 +12,12 @@ use cri::messages::{
     Container as There, ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus,
     ContainerStatusResponse, CreateContainerResponse, Done, ListContainersResponse, ListPodSandboxResponse,
     PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState,
-    PodSandboxStatus, PodSandboxStatusResponse, RunPodSandboxRequest, RunPodSandboxResponse, Texts,
+    PodSandboxStatus, PodSandboxStatusResponse, RunPodSandboxRequest, RunPodSandboxResponse, StatusResponse,
+    Texts,
 };
 use grpc::{Code, Status};
 use prost::Message;
+use serde_json::json;
 
 use super::{CONTAINER_NAME, Container, ForeignRuntime, POD_UID, Sandbox};
 use crate::runtime::{Program, RunError, Runtime, Shape, Streams, Which};
@@ -32,6 +34,8 @@ struct Fake {
     statuses: Vec<ContainerStatus>,
     /// The address that it says of sandboxes.
     address: String,
+    /// What it tells of its settings.
+    config: String,
     /// What it was asked, in order, but for questions that change nothing.
     asked: Vec<String>,
     /// How often it still says that it can't stop containers now.
@@ -75,6 +79,10 @@ fn answer(fake: &Shared, method: &str, question: &[u8]) -> Answer {
             let network = Some(PodSandboxNetworkStatus { ip: fake.address.clone() });
             let status = Some(PodSandboxStatus { network, ..PodSandboxStatus::default() });
             PodSandboxStatusResponse { status, info: Texts::new() }.encode_to_vec()
+        }
+        "Status" => {
+            let info = Texts::from([("config".to_owned(), fake.config.clone())]);
+            StatusResponse { info, ..StatusResponse::default() }.encode_to_vec()
         }
         "CreateContainer" => CreateContainerResponse { container_id: "made".into() }.encode_to_vec(),
         "ContainerStatus" => match fake.statuses.first().cloned() {
@@ -290,6 +298,32 @@ async fn what_a_former_runtime_has_is_ended_once() {
 }
 
 #[tokio::test]
+async fn what_was_written_for_a_former_runtime_goes_with_its_pods() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, fake) = start(folder.path(), Fake::default());
+    let (file, endpoint) = (folder.path().join("runtime.json"), runtime.client.endpoint());
+    let config =
+        json!({"cni": {"binDir": folder.path().join("bin"), "confDir": folder.path().join("net.d")}});
+    fake.lock().unwrap().config = config.to_string();
+    let program = folder.path().join("holdfast");
+    std::fs::write(&program, "").unwrap();
+    super::keep(&file, &endpoint, "n1-x").unwrap();
+    let offer = super::Offer { program, node: "n1-x".into(), book: file.clone() };
+    for _ in 0..2 {
+        offer.make(&runtime.client).await.unwrap();
+    }
+    let written = || {
+        let of = |name: &str| std::fs::read_dir(folder.path().join(name)).unwrap().count();
+        (of("bin"), of("net.d"))
+    };
+    assert_eq!(written(), (1, 1));
+    super::end_former(&file, Some(&endpoint)).await;
+    assert_eq!(written(), (1, 1), "it is this host's still");
+    super::end_former(&file, None).await;
+    assert_eq!(written(), (0, 0));
+}
+
+#[tokio::test]
 async fn a_former_runtime_that_does_not_answer_is_not_forgotten_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake { sandboxes: vec![sandbox("sandbox0", PodSandboxState::Ready, 0)], ..Fake::default() };
@@ -312,4 +346,27 @@ async fn a_runtime_that_hangs_is_not_waited_for_when_the_agent_begins() {
     assert!(runtime.found().await.is_empty());
     // A pod of its own waits for it, and hears why.
     assert!(matches!(runtime.prepare("u", wanted(false)).await, Err(RunError::System(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_answers_late_loses_nothing_of_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake {
+        sandboxes: vec![sandbox("sandbox0", PodSandboxState::Ready, 0)],
+        containers: vec![there("made", 3, ContainerState::Running)],
+        statuses: vec![ContainerStatus { started_at: 5, ..ContainerStatus::default() }],
+        hangs: "ListPodSandbox",
+        ..Fake::default()
+    };
+    let (runtime, fake) = start(folder.path(), fake);
+    assert!(runtime.found().await.is_empty() && runtime.may_have("anybody"));
+    tokio::time::resume();
+    fake.lock().unwrap().hangs = "";
+    // What is there isn't ended for a pod that is prepared before anybody has looked.
+    assert!(matches!(runtime.prepare("u", wanted(false)).await, Err(RunError::System(_))));
+    let found = tokio::time::timeout(PATIENCE, runtime.found_late()).await.unwrap();
+    assert_eq!((found.len(), &found[0].which, found[0].exit), (1, &life(3), None));
+    assert_eq!((runtime.sandboxes(), runtime.may_have("anybody")), (vec!["u".into()], false));
+    runtime.prepare("u", wanted(false)).await.unwrap();
+    assert!(fake.lock().unwrap().asked.is_empty(), "nothing was ended, and nothing made");
 }

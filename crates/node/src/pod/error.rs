@@ -15,6 +15,8 @@ pub(crate) enum StartError {
     Create(String),
     /// The process could not be made: counts as a life.
     Run(String),
+    /// Its pod ends: what was brought for it wasn't waited for.
+    Ended,
 }
 
 /// Why a container has no image.

@@ -75,6 +75,8 @@ pub(crate) fn take_over(
     let asked_ready = spec.readiness_probe.is_some();
     let ready = started && (!asked_ready || told.is_some_and(|told| told.ready));
     let container = record.containers.entry(spec.name.clone()).or_default();
+    // Where it took long to hear of it, this very life was taken for lost.
+    container.last = container.last.take().filter(|last| last.id != id);
     if let Some(told) = told {
         container.image_id = told.image_id.clone();
         container.last = told.last_state.as_ref().and_then(|state| ended(state, told, pod));

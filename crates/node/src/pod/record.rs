@@ -318,6 +318,7 @@ impl PodRecord {
             Err(StartError::Create(message)) => {
                 container.wait("CreateContainerError", message, now.elapsed + RETRY);
             }
+            Err(StartError::Ended) => container.wait("", String::new(), now.elapsed),
             Err(StartError::Lease(message)) => container.wait(LEASE_AWAITED, message, now.elapsed + RETRY),
             Err(StartError::Image(NoImage { name, reason, message, .. })) => {
                 container.lacks = name;

@@ -46,7 +46,7 @@ pub(super) fn carry_out(
             let (which, whole) = (Which { uid: id, container, attempt }, takes(entry));
             work.spawn_in(
                 info_span!("container", pod = subject(&pod), container = which.container),
-                live(host, pod, which, address, (is_single, whole), reports),
+                live(host, pod, which, address, (is_single, whole), (reports, entry.ends.subscribe())),
             );
         }
         Action::PreStop { container, attempt, limit } => {

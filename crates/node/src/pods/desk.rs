@@ -128,6 +128,8 @@ impl Desk {
         let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
         let mut fresh = Box::pin(fresh_state(self.host.store.clone()));
         let runtime = self.host.runtime.clone();
+        let mut late = runtime.found_late();
+        let mut is_late_heard = false;
         let mut watcher: Option<Watcher> = None;
         let mut registered = self.host.registered.clone();
         // Static pods wait for nobody, and all others for the state.
@@ -191,6 +193,10 @@ impl Desk {
                     while let Ok(report) = self.news.try_recv() {
                         self.heard(report);
                     }
+                }
+                found = &mut late, if !is_late_heard => {
+                    is_late_heard = true;
+                    self.found_late(found, next.is_some());
                 }
                 Trouble { which, why } = runtime.trouble() => self.in_trouble(&which, &why),
                 () = sleep => {}
@@ -374,6 +380,7 @@ impl Desk {
         let decision = decide(&entry.pod, &mut entry.record, now);
         entry.wake = decision.wake;
         if entry.record.stopping {
+            entry.ends.send_replace(true);
             for process in entry.processes.values() {
                 process.ending.send_replace(true);
             }
@@ -383,8 +390,8 @@ impl Desk {
             // holds is only what was left behind. A pod that fails while it is prepared waits for that: beside it, a volume would be
             // mounted, and a shim made, after the last look.
             entry.released = true;
-            let (host, id) = (self.host.clone(), id.to_owned());
-            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.put_away(&id).await });
+            let (host, pod) = (self.host.clone(), entry.pod.clone());
+            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.put_away(&pod).await });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);

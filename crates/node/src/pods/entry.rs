@@ -9,6 +9,7 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use store::Revision;
+use tokio::sync::watch;
 
 use super::PodHost;
 use super::life::Started;
@@ -41,6 +42,8 @@ pub(super) struct Entry {
     pub(super) record: PodRecord,
     /// Its processes by container.
     pub(super) processes: HashMap<String, Started>,
+    /// Set to true once all of it ends: what is only being brought for it isn't waited for any more.
+    pub(super) ends: watch::Sender<bool>,
     /// When it must be decided on again.
     pub(super) wake: Option<Duration>,
     /// Whether a write of its status is under way.
@@ -87,6 +90,7 @@ impl Entry {
             revision,
             record,
             processes: HashMap::new(),
+            ends: watch::Sender::new(false),
             wake: Some(Duration::ZERO),
             writing: false,
             retry_after: Duration::ZERO,
@@ -198,8 +202,9 @@ pub(super) fn started(
                 StartError::Run(why) => format!("Error: failed to start the process: {why}"),
                 StartError::Lease(why) => why.clone(),
                 StartError::Image(why) => why.message.clone(),
+                StartError::Ended => String::new(),
             };
-            if entry.told_failure != message {
+            if error != StartError::Ended && entry.told_failure != message {
                 match &error {
                     StartError::Image(why) => {
                         let (reason, told) = why.event.clone();

@@ -55,6 +55,14 @@ impl Desk {
 
     /// Ends what a former life left of a pod. What hasn't ended by then is ended and removed later.
     pub(super) async fn end_former(&mut self, uid: &str, patience: Instant) {
+        if tokio::time::timeout_at(patience, self.begin_to_end(uid)).await.is_err() {
+            tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
+            self.former.insert(uid.to_owned());
+        }
+    }
+
+    /// Begins to end a pod of a former life. Where nobody waits for that, what it had is given back and removed, too.
+    pub(super) fn begin_to_end(&mut self, uid: &str) -> oneshot::Receiver<()> {
         let ((tell, told), host, of) = (oneshot::channel(), self.host.clone(), uid.to_owned());
         self.work.spawn_in(info_span!("end a former pod", uid), async move {
             host.runtime.end(&of).await;
@@ -63,10 +71,7 @@ impl Desk {
                 remove_former(host, of).await;
             }
         });
-        if tokio::time::timeout_at(patience, told).await.is_err() {
-            tracing::warn!(uid, "a pod of a former life doesn't end yet: the others don't wait for it");
-            self.former.insert(uid.to_owned());
-        }
+        told
     }
 }
 

@@ -71,9 +71,9 @@ pub(crate) async fn live(
     which: Which,
     address: IpAddr,
     (is_single, whole): (bool, Amounts),
-    reports: mpsc::UnboundedSender<Report>,
+    (reports, ends): (mpsc::UnboundedSender<Report>, watch::Receiver<bool>),
 ) {
-    let made = make(&host, &pod, &which, address, (is_single, whole)).await;
+    let made = make(&host, &pod, &which, address, (is_single, whole), ends).await;
     let Some(mut spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
     let (begun, image) = match made {
         Ok(made) => made,
@@ -168,6 +168,22 @@ pub(super) fn outcome(
     ContainerEnd { code, signal, message, reason: None, at: Some(at) }
 }
 
+/// Waits for what is brought for a container, unless its pod ends meanwhile: a pull may take an hour.
+async fn unless_ended<T>(
+    mut ends: watch::Receiver<bool>,
+    bring: impl Future<Output = Result<T, StartError>>,
+) -> Result<T, StartError> {
+    let ended = async {
+        if ends.wait_for(|ends| *ends).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        brought = bring => brought,
+        () = ended => Err(StartError::Ended),
+    }
+}
+
 /// Makes a container's process, and answers its image if it has one.
 async fn make(
     host: &Arc<PodHost>,
@@ -175,6 +191,7 @@ async fn make(
     which: &Which,
     address: IpAddr,
     (is_single, whole): (bool, Amounts),
+    ends: watch::Receiver<bool>,
 ) -> Result<(Begun, Option<Arc<Image>>), StartError> {
     let Some(spec) = container(pod, &which.container).map(|spec| spec.into_owned()) else {
         return Err(StartError::Run("the container is not in the pod any more".into()));
@@ -200,8 +217,11 @@ async fn make(
             (None, tasks::blocking(span, make).await)
         }
         Handler::Oci => {
-            let image = host.image(pod, &spec).await?;
-            let volumes = host.image_volumes(pod, &spec).await?;
+            let bring = async {
+                let image = host.image(pod, &spec).await?;
+                Ok::<_, StartError>((image, host.image_volumes(pod, &spec).await?))
+            };
+            let (image, volumes) = unless_ended(ends, bring).await?;
             let wanted = host.sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its shim died.
             let shape = Shape::Own(Box::new(wanted.clone()));
@@ -218,7 +238,7 @@ async fn make(
             (Some(image), tasks::blocking(span, make).await)
         }
         Handler::Foreign => {
-            let image = host.image(pod, &spec).await?;
+            let image = unless_ended(ends, host.image(pod, &spec)).await?;
             let wanted = host.foreign_sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its own process died.
             host.hold(pod, Shape::Foreign(Box::new(wanted.clone())), address).await.map_err(run)?;

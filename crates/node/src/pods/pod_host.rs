@@ -13,6 +13,7 @@ use store::{State, Store};
 use tokio::sync::watch;
 use tracing::info_span;
 
+use super::handler::Handler;
 use super::{
     Folders, LiveContainers, PodTokens, Residents, StaticBook, StaticRecords, TokenBook, UserRanges,
 };
@@ -265,10 +266,19 @@ impl PodHost {
         Ok(address)
     }
 
+    /// Ends the sandbox of a pod.
+    pub(super) async fn end_sandbox(&self, pod: &Pod) {
+        let handler = self.handler(pod, &self.store.snapshot());
+        match handler {
+            Ok(Handler::Host | Handler::Oci) => self.runtime.end_own(uid(pod)).await,
+            Ok(Handler::Foreign) | Err(_) => self.runtime.end(uid(pod)).await,
+        }
+    }
+
     /// Ends the sandbox of a pod that is over, with its network and its ports of the host; its address stays its own.
-    pub(super) async fn let_go(&self, uid: &str) {
-        self.runtime.end(uid).await;
-        self.remove_address(uid).await;
+    pub(super) async fn let_go(&self, pod: &Pod) {
+        self.end_sandbox(pod).await;
+        self.remove_address(uid(pod)).await;
     }
 
     /// Has the host answer no more on a pod's address, which stays its own.
@@ -290,9 +300,10 @@ impl PodHost {
 
     /// Gives back what a pod that is over had, but for its address and its logs: whatever it wrote, and the images that it kept. Its
     /// object may stay for good, for people to read.
-    pub(super) async fn put_away(&self, uid: &str) {
+    pub(super) async fn put_away(&self, pod: &Pod) {
+        let uid = uid(pod);
         // The processes end first: nothing of this pod may use its address or its folder when these are given away.
-        self.let_go(uid).await;
+        self.let_go(pod).await;
         let folder = self.folders.pod(uid);
         // Processes are looked for once: without its folder this was done before.
         if folder.exists() {
@@ -314,7 +325,7 @@ impl PodHost {
 
     /// Gives back all that a pod had that goes.
     pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
-        self.put_away(uid(&pod)).await;
+        self.put_away(&pod).await;
         self.tokens.forget(&pod);
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid(&pod));
         let host = self.clone();

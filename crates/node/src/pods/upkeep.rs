@@ -1,9 +1,13 @@
 //! What the desk has done for pods that run: those of a former agent are taken over, and files from objects brought up to date.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use tasks::SpawnIn;
+use tokio::sync::oneshot;
 use tracing::{debug_span, info_span};
 
-use super::desk::Desk;
+use super::desk::{Desk, remove_former};
 use super::life::{begin, outcome, watch_over};
 use crate::pod::{Preparation, container, container_id, is_over, subject, take_over, uid};
 use crate::runtime::Found;
@@ -48,6 +52,35 @@ impl Desk {
                 tracing::warn!(pod = subject, %error, "a pod that was taken over keeps what it has");
             }
         });
+    }
+
+    /// A runtime that was away when the agent began says what it has. Pods that wait for it go on with that. What is of no pod of this host ends,
+    /// once `are_pods_known`; before that it is taken for what was found in time.
+    pub(super) fn found_late(&mut self, found: Vec<Found>, are_pods_known: bool) {
+        let mut by_pod: HashMap<String, Vec<Found>> = HashMap::new();
+        for one in found {
+            by_pod.entry(one.which.uid.clone()).or_default().push(one);
+        }
+        for (uid, found) in by_pod {
+            let Some(entry) = self.entries.get_mut(&uid) else {
+                self.found.insert(uid, found);
+                continue;
+            };
+            let is_prepared = matches!(entry.record.preparation, Preparation::Done { .. });
+            if !is_prepared && !entry.record.alive() && !entry.record.finishing && !entry.released {
+                entry.wake = Some(Duration::ZERO);
+                self.take_over(&uid, found);
+            }
+        }
+        if are_pods_known {
+            self.found.clear();
+            for uid in self.host.runtime.sandboxes() {
+                if !self.entries.contains_key(&uid) {
+                    tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
+                    drop(self.begin_to_end(&uid));
+                }
+            }
+        }
     }
 
     pub(super) fn refresh_files(&mut self) {

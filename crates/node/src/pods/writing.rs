@@ -58,7 +58,7 @@ pub(crate) async fn finish(
     reports: mpsc::UnboundedSender<Report>,
 ) {
     match then {
-        Then::Stay => host.runtime.end(uid(&pod)).await,
+        Then::Stay => host.end_sandbox(&pod).await,
         // First of all: once the removal is confirmed, a pod of the same name may start elsewhere.
         Then::Confirm | Then::Forget => host.clone().clean_up(pod.clone()).await,
     }

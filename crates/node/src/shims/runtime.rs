@@ -76,10 +76,6 @@ fn life(which: &Which) -> Life {
     Life { container: which.container.clone(), attempt: which.attempt }
 }
 
-fn not_ours() -> RunError {
-    system("it is another runtime's")
-}
-
 fn resized(terminal: Terminal) -> Box<dyn Resize> {
     Box::new(terminal)
 }
@@ -228,7 +224,7 @@ impl Runtime for ShimRuntime {
             let wanted = match wanted {
                 Shape::Process => return Ok(Vec::new()),
                 Shape::Own(wanted) => wanted,
-                Shape::Foreign(_) => return Err(not_ours()),
+                Shape::Foreign(_) => return Err(RunError::of_another()),
             };
             match link.ask(&Ask::Sandbox(wanted), Vec::new()).await {
                 Some((Answer::Sandbox(namespaces), _)) => Ok(namespaces),
@@ -273,7 +269,7 @@ impl Runtime for ShimRuntime {
                     let target = target.as_ref().map(self::life);
                     (Ask::StartBundle { life, folder, layers, streams, log, target }, cgroup)
                 }
-                Program::Foreign(_) => return Err(not_ours()),
+                Program::Foreign(_) => return Err(RunError::of_another()),
             };
             let cgroup = self.cgroup(which, &wanted).await;
             let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;

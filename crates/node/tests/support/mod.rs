@@ -6,6 +6,7 @@
 mod authority;
 pub mod cgroups;
 pub mod image;
+pub mod network;
 mod store;
 mod writer;
 
@@ -17,11 +18,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ::network::PodLinks;
 use ::store::{KeyRange, Memory, Store};
 use futures::future::{BoxFuture, FutureExt};
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
-use network::PodLinks;
 use node::{Agent, Eviction, Foreign, HostLease, HostPort, Options, PodAddresses, ShutdownGroup};
 use serde_json::{Value, json};
 use tokio::sync::watch;

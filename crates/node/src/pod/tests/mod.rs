@@ -335,6 +335,18 @@ fn what_is_missing_is_looked_for_again_without_counting() {
 }
 
 #[test]
+fn a_pod_that_ends_does_not_wait_for_what_is_brought_for_it() {
+    let mut table = Table::new(one("Always"));
+    table.prepared();
+    assert_eq!(table.step(0), ["start m 0"]);
+    table.delete(30);
+    assert_eq!(table.step(1), NOTHING);
+    assert!(table.record.stopping && table.record.alive(), "who brings it hears of that");
+    table.record.started("id", "m", 0, Err(StartError::Ended), at(1));
+    assert_eq!(table.step(1), ["finish Confirm"]);
+}
+
+#[test]
 fn readiness_is_of_all_containers() {
     let mut table = Table::new(json!({"containers": [{"name": "a"}, {"name": "b"}],
         "readinessGates": [{"conditionType": "gate"}]}));
