@@ -68,6 +68,13 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "unix://{}", self.0.display())

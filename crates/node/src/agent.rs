@@ -251,7 +251,7 @@ impl Agent {
                 keep(&file, endpoint, &mark).map_err(|why| Error::Data { path: file, why })?;
                 let offer =
                     plugin.map(|program| Offer { program, node: mark.clone(), book: folders.foreign() });
-                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, offer);
+                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, folders.clone(), offer);
                 Arc::new(Runtimes { shims, foreign })
             }
             None => Arc::new(shims),

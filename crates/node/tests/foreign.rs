@@ -412,3 +412,44 @@ fn what_containerd_cannot_is_refused_with_the_reason() {
         host.shut_down().await;
     });
 }
+
+#[test]
+fn volumes_in_memory_and_parts_of_volumes_are_the_hosts_and_end_with_the_pod() {
+    on_a_host(|mut host, client| async move {
+        let volumes = json!([{"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "data", "emptyDir": {}}]);
+        let mount =
+            |name: &str, path: &str, part: &str| json!({"name": name, "mountPath": path, "subPath": part});
+        let text = "grep -c '^tmpfs /mem tmpfs' /proc/mounts; dd if=/dev/zero of=/mem/x bs=64k count=32 2> /dev/null || echo full; \
+                    rm /mem/x; echo part > /part/file; cat /data/a/b/file; cat /one; ln -s /etc /data/out";
+        let init = json!([{"name": "first", "image": BOX, "command": ["sh", "-c", "echo one > /data/one"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]);
+        let mounts = json!([{"name": "mem", "mountPath": "/mem"}, {"name": "data", "mountPath": "/data"},
+            mount("data", "/part", "a/b"), mount("data", "/one", "one")]);
+        let spec = json!({"volumes": volumes, "initContainers": init});
+        let printed = host.script("shows", text, json!({"image": BOX, "volumeMounts": mounts}), spec).await;
+        assert_eq!(printed, "1\nfull\npart\none\n");
+
+        // What the pod has made of its volume leads nowhere else, and what was there before goes on.
+        let mut lasts = script("while :; do sleep 1000; done");
+        lasts["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        let escapes = json!({"name": "escapes", "image": BOX, "command": ["true"],
+            "volumeMounts": [mount("data", "/etc/of-the-host", "out")]});
+        let init = json!([{"name": "first", "image": BOX, "command": ["ln", "-s", "/etc", "/data/out"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}, escapes]);
+        let data = json!([{"name": "data", "emptyDir": {}}]);
+        pod(&host, "escapes", lasts, json!({"initContainers": init, "volumes": data}));
+        host.until_event("Failed", |why| why.contains("leads out of the volume")).await;
+
+        for name in ["shows", "escapes"] {
+            host.delete(name, 0);
+            host.until_gone(name).await;
+        }
+        let pods = host.folder.path().join("agent/pods");
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        assert!(!table.contains(pods.to_str().unwrap()), "{table}");
+        assert_eq!(fs::read_dir(&pods).unwrap().count(), 0);
+        assert_eq!(client.pod_sandboxes(Default::default()).await.unwrap(), []);
+        host.shut_down().await;
+    });
+}

@@ -37,7 +37,7 @@ pub(crate) use log_file::{
     LARGEST_FILE, LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail, make_room, set_aside,
 };
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
-pub(crate) use mount_table::is_shared;
+pub(crate) use mount_table::{is_mounted, is_shared, unmount_beneath};
 pub(crate) use names::{name_files, write_name_files};
 pub(crate) use ownership::give_to_group;
 pub(crate) use quantity::in_units;

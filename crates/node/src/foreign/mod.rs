@@ -7,6 +7,7 @@ mod former;
 mod label;
 mod lives;
 mod look;
+mod mounts;
 mod offer;
 mod resources;
 mod runtime;
@@ -23,6 +24,8 @@ pub(crate) use offer::Offer;
 pub(crate) use resources::resources;
 pub(crate) use runtime::ForeignRuntime;
 
+use crate::container::ConfinedPath;
+use crate::oci::InMemory;
 use crate::runtime::Streams;
 
 /// A pod's sandbox, as its runtime is asked for it.
@@ -33,6 +36,8 @@ pub(crate) struct Sandbox {
     pub handler: String,
     /// Whether it has a network of its own.
     pub network: bool,
+    /// Its volumes in memory.
+    pub memory: Vec<InMemory>,
 }
 
 /// A container in a sandbox, likewise.
@@ -44,6 +49,19 @@ pub(crate) struct Container {
     pub streams: Streams,
     /// The container whose processes it sees too.
     pub target: Option<String>,
+    /// The parts of volumes that it mounts.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a volume (`subPath`). The runtime looks paths up by itself, and would follow whatever link the pod puts there: so it is given another.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Part {
+    /// What people call it.
+    pub what: String,
+    /// Which of the container's mounts shows it.
+    pub mount: usize,
+    /// Where it lies.
+    pub source: ConfinedPath,
 }
 
 /// The pod's uid among a sandbox's and a container's labels, and its siblings: the kubelet's, which tools know.

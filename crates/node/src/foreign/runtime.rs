@@ -25,6 +25,7 @@ use super::session::{attach, exec, exec_within};
 use crate::container::LogProgress;
 use crate::container::cgroup::{Amounts, Memory};
 use crate::oci::{Namespace, NamespaceKind};
+use crate::pods::Folders;
 use crate::runtime::{
     Attached, Begun, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Streams, Trouble, Usage,
     Which,
@@ -48,6 +49,7 @@ pub(crate) struct ForeignRuntime {
     pub(super) labels: Texts,
     pub(super) lives: Arc<Lives>,
     pub(super) sandboxes: Sandboxes,
+    pub(super) folders: Folders,
     /// What is known of the pods that it has.
     pub(super) known: watch::Sender<Known>,
     /// How it comes to have this host's network, if pods have networks.
@@ -77,13 +79,14 @@ fn usage(stats: &ContainerStats) -> Usage {
 impl ForeignRuntime {
     /// A runtime in which the pods of this host bear the mark `node`, and which is offered this host's network if there is one. Called
     /// within a tokio runtime.
-    pub(crate) fn new(client: Client, node: String, offer: Option<Offer>) -> Self {
+    pub(crate) fn new(client: Client, node: String, folders: Folders, offer: Option<Offer>) -> Self {
         let labels = Texts::from([(NODE.to_owned(), node)]);
         ForeignRuntime {
             lives: Lives::follow(client.clone(), labels.clone()),
             sandboxes: Sandboxes::new(client.clone(), labels.clone()),
             client,
             labels,
+            folders,
             known: watch::Sender::new(Known::NotYet),
             offer,
         }
@@ -102,6 +105,7 @@ impl Runtime for ForeignRuntime {
             self.check_known()?;
             // What ended in a sandbox that is about to go is heard of first.
             let _ = self.lives.look().await;
+            self.make_memory(uid, wanted.memory.clone()).await?;
             self.sandboxes.make(uid, &wanted).await?;
             let network = Namespace { kind: NamespaceKind::Network, path: None };
             Ok(if wanted.network { vec![network] } else { Vec::new() })
@@ -291,6 +295,7 @@ impl Runtime for ForeignRuntime {
         async move {
             self.sandboxes.end(uid).await;
             self.lives.forget(uid);
+            self.unmount(uid).await;
         }
         .boxed()
     }

@@ -20,6 +20,7 @@ use prost::Message;
 use serde_json::json;
 
 use super::{CONTAINER_NAME, Container, ForeignRuntime, POD_UID, Sandbox};
+use crate::pods::Folders;
 use crate::runtime::{Program, RunError, Runtime, Shape, Streams, Which};
 use server::{Answer, serve};
 
@@ -111,13 +112,14 @@ fn start(folder: &Path, fake: Fake) -> (ForeignRuntime, Shared) {
         }
     });
     let client = Client::at(&format!("unix://{}", socket.display()).parse().unwrap());
-    (ForeignRuntime::new(client, "n1-x".into(), None), fake)
+    let folders = Folders::new(folder.to_owned());
+    (ForeignRuntime::new(client, "n1-x".into(), folders, None), fake)
 }
 
 fn wanted(network: bool) -> Shape {
     let metadata = Some(PodSandboxMetadata { uid: "u".into(), ..PodSandboxMetadata::default() });
     let config = PodSandboxConfig { metadata, ..PodSandboxConfig::default() };
-    Shape::Foreign(Box::new(Sandbox { config, handler: String::new(), network }))
+    Shape::Foreign(Box::new(Sandbox { config, handler: String::new(), network, memory: Vec::new() }))
 }
 
 fn life(attempt: u32) -> Which {
@@ -131,6 +133,7 @@ fn program() -> Program {
         sandbox: PodSandboxConfig::default(),
         streams: Streams::Outputs,
         target: None,
+        parts: Vec::new(),
     }))
 }
 

@@ -144,6 +144,9 @@ impl PodHost {
                         let why = "a pod of RuntimeClass host runs no image, and has none as a volume";
                         return Err(config(format!("volume {:?}: {why}", volume.name)));
                     }
+                    (None, Handler::Foreign) if is_in_memory(volume) => {
+                        self.folders.foreign_memory(uid(pod), &volume.name)
+                    }
                     (None, _) => volume_path(&folder, volume, sources).map_err(config)?,
                 };
                 self.bind(by, pod, root, volume, mount, lookup)?

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::container::remove_folder;
+use crate::container::{remove_folder, unmount_beneath};
 use crate::oci::WRITTEN;
 use crate::pod::uid;
 
 /// Where in a pod's folder the marks of its images lie.
 const IMAGES: &str = "images";
+/// Where in a pod's folder the agent mounts something for a runtime of others.
+const FOREIGN_MOUNTS: &str = "foreign-mounts";
 
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
 /// `volumes/NAME`; `plugins_registry`, `plugins`; `manifest-copies`, `static-pods`.
@@ -127,6 +129,21 @@ impl Folders {
         Ok(path)
     }
 
+    /// What the agent mounts for a pod in a runtime of others: nothing else is mounted there.
+    pub(crate) fn foreign_mounts(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join(FOREIGN_MOUNTS)
+    }
+
+    /// Its volume in memory of that name.
+    pub(crate) fn foreign_memory(&self, uid: &str, volume: &str) -> PathBuf {
+        self.foreign_mounts(uid).join("memory").join(volume)
+    }
+
+    /// Where the parts of volumes (`subPath`) show that a container of it mounts.
+    pub(crate) fn foreign_parts(&self, uid: &str, container: &str) -> PathBuf {
+        self.foreign_mounts(uid).join("parts").join(container)
+    }
+
     /// The folder of a container's logs.
     pub(crate) fn logs(&self, pod: &Pod, container: &str) -> PathBuf {
         self.pod_logs(pod).join(container)
@@ -203,7 +220,7 @@ impl Folders {
 
     /// Removes all that a pod left but its logs, and answers whether nothing is left.
     pub(crate) fn remove_pod(&self, uid: &str) -> bool {
-        remove(&self.pod(uid))
+        remove_one(&self.pod(uid))
     }
 
     /// Removes what pods left that are not among these uids.
@@ -211,7 +228,7 @@ impl Folders {
         let entries = |name: &str| fs::read_dir(self.data.join(name)).into_iter().flatten().flatten();
         for entry in entries("pods") {
             if entry.file_name().to_str().is_none_or(|name| !uids.contains(name)) {
-                remove(&entry.path());
+                remove_one(&entry.path());
             }
         }
         for entry in entries("logs") {
@@ -233,6 +250,14 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Removes the folder of a pod.
+fn remove_one(pod: &Path) -> bool {
+    if let Err(error) = unmount_beneath(&pod.join(FOREIGN_MOUNTS)) {
+        tracing::warn!(pod = %pod.display(), %error, "can't unmount what a pod left");
+    }
+    remove(pod)
 }
 
 fn remove(folder: &Path) -> bool {

@@ -16,9 +16,9 @@ use super::handler::Handler;
 use super::sandbox::{asks, own_hostname};
 use super::{PodHost, PodTokens};
 use crate::container::{
-    Access, AskedProfile, Bind, Propagation, cgroup, environment, expand, id, is_in_memory, more, of_pod,
+    Access, AskedProfile, Bind, Propagation, cgroup, environment, expand, id, more, of_pod,
 };
-use crate::foreign::{self, CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, resources};
+use crate::foreign::{self, CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, Part, resources};
 use crate::images::Image;
 use crate::oci::{AppArmor, MASKED, READ_ONLY, Who, oom_score};
 use crate::pod::{StartError, target, uid};
@@ -66,6 +66,7 @@ impl PodHost {
         Ok(foreign::Sandbox {
             handler: self.foreign_handler(pod),
             network,
+            memory: self.foreign_memory(pod),
             config: PodSandboxConfig {
                 hostname: if on_host { String::new() } else { own_hostname(pod)? },
                 log_directory: self.folders.pod_logs(pod).display().to_string(),
@@ -126,7 +127,14 @@ impl PodHost {
         let image =
             ImageSpec { image: image.digest.clone(), user_specified_image: named, ..ImageSpec::default() };
         let target = target(pod, &container.name).map(str::to_owned);
+        let parts = binds.iter().enumerate().filter(|(_, bind)| !bind.source.is_plain());
+        let part = |(mount, bind): (usize, &Bind)| Part {
+            what: bind.what.clone(),
+            mount,
+            source: bind.source.clone(),
+        };
         Ok(foreign::Container {
+            parts: parts.map(part).collect(),
             config: ContainerConfig {
                 metadata: Some(ContainerMetadata { name: container.name.clone(), attempt: 0 }),
                 image: Some(image),
@@ -284,12 +292,6 @@ fn refuse(pod: &Pod) -> Result<(), String> {
         return cant("supplementalGroupsPolicy Strict isn't asked of this host's runtime".into());
     }
     for volume in spec.volumes.iter().flatten() {
-        if is_in_memory(volume) {
-            return cant(format!(
-                "volume {:?} in memory isn't to be had with this host's runtime",
-                volume.name
-            ));
-        }
         if volume.image.is_some() {
             return cant(format!(
                 "volume {:?}: images as volumes aren't asked of this host's runtime",
@@ -309,10 +311,13 @@ fn refuse_container(container: &Container, image: &Image) -> Result<(), String> 
         ));
     }
     for mount in container.volume_mounts.iter().flatten() {
+        let mut parts = [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten();
+        let both_ways = mount.mount_propagation.as_deref() == Some("Bidirectional");
         let what = match () {
-            // The runtime looks paths up by itself, and would follow whatever link the pod puts there.
-            () if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) => "subPath",
-            () if mount.sub_path_expr.as_deref().is_some_and(|path| !path.is_empty()) => "subPathExpr",
+            // What shows a part is the agent's own, from which nothing leads back.
+            () if both_ways && parts.any(|path| !path.is_empty()) => {
+                "mountPropagation Bidirectional of a part"
+            }
             () if mount.recursive_read_only.as_deref() == Some("Enabled") => "recursiveReadOnly",
             () => continue,
         };
@@ -324,7 +329,8 @@ fn refuse_container(container: &Container, image: &Image) -> Result<(), String> 
     Ok(())
 }
 
-/// A volume as it is shown. What the pod itself says of paths in it stays out ([`refuse_container`]).
+/// A volume as it is shown. Where a part of one shows that the pod itself names ([`Part`]) is said later: the runtime would follow whatever link the
+/// pod puts there.
 fn mount(bind: &Bind) -> Mount {
     let propagation = match bind.propagation {
         Propagation::None => MountPropagation::Private,
@@ -375,7 +381,6 @@ mod tests {
             (json!({"hostUsers": false}), "hostUsers"),
             (json!({"resources": {"limits": {"memory": "1Mi"}}}), "spec.resources"),
             (json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}), "Strict"),
-            (json!({"volumes": [{"name": "m", "emptyDir": {"medium": "Memory"}}]}), "\"m\" in memory"),
             (json!({"volumes": [{"name": "i", "image": {"reference": "box"}}]}), "\"i\": images"),
         ] {
             let why = refuse(&pod(spec)).unwrap_err();
@@ -395,8 +400,16 @@ mod tests {
         };
         assert!(of(json!({"lifecycle": {"stopSignal": "SIGUSR1"}})).unwrap_err().contains("SIGUSR1"));
         of(json!({"lifecycle": {"stopSignal": "SIGINT"}})).unwrap();
-        assert!(mount(json!({"subPath": "a"})).unwrap_err().starts_with("subPath of volume \"v\""));
-        assert!(mount(json!({"subPathExpr": "$(A)"})).is_err());
+        let both_ways = |more: Value| {
+            let mut all = json!({"mountPropagation": "Bidirectional"});
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            mount(all)
+        };
+        both_ways(json!({"subPath": ""})).unwrap();
+        for part in [json!({"subPath": "a"}), json!({"subPathExpr": "$(A)"})] {
+            mount(part.clone()).unwrap();
+            assert!(both_ways(part).unwrap_err().contains("of a part of volume \"v\""));
+        }
         assert!(mount(json!({"readOnly": true, "recursiveReadOnly": "Enabled"})).is_err());
         mount(json!({"readOnly": true, "recursiveReadOnly": "IfPossible"})).unwrap();
     }

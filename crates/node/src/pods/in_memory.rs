@@ -1,7 +1,8 @@
 //! The volumes of a pod in memory (`emptyDir` with `medium: Memory`).
 
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use store::State;
 
 use super::PodHost;
@@ -13,14 +14,24 @@ use crate::pod::uid;
 impl PodHost {
     /// Whether a pod can have volumes in memory: what processes of the host have is a folder on the disk.
     pub(crate) fn has_memory(&self, pod: &Pod, state: &State) -> bool {
-        self.handler(pod, state) == Ok(Handler::Oci)
+        matches!(self.handler(pod, state), Ok(Handler::Oci | Handler::Foreign))
     }
 
     /// What its shim is to make.
     pub(super) fn in_memory(&self, pod: &Pod) -> Vec<InMemory> {
+        let volumes = self.folders.pod(uid(pod)).join("volumes");
+        self.memory_in(pod, |volume| volumes.join(volume))
+    }
+
+    /// What the agent is to make for the runtime of others.
+    pub(super) fn foreign_memory(&self, pod: &Pod) -> Vec<InMemory> {
+        self.memory_in(pod, |volume| self.folders.foreign_memory(uid(pod), volume))
+    }
+
+    fn memory_in(&self, pod: &Pod, folder: impl Fn(&str) -> PathBuf) -> Vec<InMemory> {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let one = |volume: &Volume| InMemory {
-            folder: self.folders.pod(uid(pod)).join("volumes").join(&volume.name),
+            folder: folder(&volume.name),
             size: room(volume, pod, self.capacity.1),
             group: volume_group(pod),
         };

@@ -43,7 +43,8 @@ pub(crate) struct Wanted {
     pub memory: Vec<InMemory>,
 }
 
-/// A volume in memory (`emptyDir` with `medium: Memory`): its shim's, so that it is there as long as the pod is, and nowhere else.
+/// A volume in memory (`emptyDir` with `medium: Memory`): its shim's, so that it is there as long as the pod is, and nowhere else; or the host's, where
+/// a runtime of others has the pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InMemory {
     /// The folder that becomes it.
@@ -55,7 +56,11 @@ pub(crate) struct InMemory {
 }
 
 impl InMemory {
-    fn mount(&self) -> Result<(), Failure> {
+    /// Mounts it, where this process has its mounts.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(crate) fn mount(&self) -> Result<(), Failure> {
         let what = format!("make the volume in memory {}", self.folder.display());
         let size = CString::new(self.size.to_string()).trying(&what)?;
         let group = self.group.map(|group| CString::new(group.to_string())).transpose().trying(&what)?;
