@@ -17,9 +17,9 @@ use crate::messages::{
     ListImagesResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox, PodSandboxConfig,
     PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse, PullImageRequest, PullImageResponse,
     RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, ReopenContainerLogRequest,
-    RunPodSandboxRequest, RunPodSandboxResponse, StartContainerRequest, StatusRequest, StatusResponse,
-    StopContainerRequest, StopPodSandboxRequest, Texts, UpdateContainerResourcesRequest, VersionRequest,
-    VersionResponse,
+    RunPodSandboxRequest, RunPodSandboxResponse, RuntimeConfigRequest, RuntimeConfigResponse,
+    StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest, Texts,
+    UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
 };
 
 /// How long a call may take that changes or tells something (the kubelet's `runtimeRequestTimeout`).
@@ -41,6 +41,11 @@ impl Failure {
     /// Whether what was asked about isn't there.
     pub fn is_missing(&self) -> bool {
         self.0.code == Code::NotFound
+    }
+
+    /// Whether the runtime doesn't know such calls.
+    pub fn is_unsupported(&self) -> bool {
+        self.0.code == Code::Unimplemented
     }
 
     /// Whether the runtime may still be at work for the call, or never heard of it.
@@ -143,6 +148,14 @@ impl Client {
     /// [`Failure`].
     pub async fn status(&self) -> Result<StatusResponse, Failure> {
         self.runtime("Status", &StatusRequest { verbose: true }, PATIENCE).await
+    }
+
+    /// How it makes cgroups. Older ones don't know the question ([`Failure::is_unsupported`]).
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn runtime_config(&self) -> Result<RuntimeConfigResponse, Failure> {
+        self.runtime("RuntimeConfig", &RuntimeConfigRequest {}, PATIENCE).await
     }
 
     /// Makes a pod's sandbox, by the handler of that name, and answers what it is called.

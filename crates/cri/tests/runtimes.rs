@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cri::messages::{
-    ContainerStats, ExecSyncRequest, ExecSyncResponse, Image, ImageStatusResponse,
-    ListContainerStatsResponse, ListImagesResponse, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, RunPodSandboxRequest, RunPodSandboxResponse, Texts,
+    CgroupDriver, ContainerStats, ExecSyncRequest, ExecSyncResponse, IdMapping, Image, ImageStatusResponse,
+    LinuxRuntimeConfiguration, ListContainerStatsResponse, ListImagesResponse, Mount, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest, RunPodSandboxResponse,
+    RuntimeConfigResponse, RuntimeHandler, RuntimeHandlerFeatures, StatusResponse, Texts, UserNamespace,
 };
 use cri::{Client, Endpoint};
 use grpc::{Code, Status};
@@ -67,8 +68,23 @@ fn messages_lie_on_the_wire_as_the_published_ones() {
         pid: NamespaceMode::Target as i32,
         ipc: NamespaceMode::Pod as i32,
         target_id: "x".into(),
+        userns_options: None,
     };
     assert_eq!(namespaces.encode_to_vec(), [0x08, 2, 0x10, 3, 0x22, 1, b'x']);
+    let ids = IdMapping { host_id: 9, container_id: 1, length: 8 };
+    let mode = NamespaceMode::Pod as i32;
+    let users = UserNamespace { mode, uids: vec![ids.clone()], gids: vec![ids.clone()] };
+    let of_users = NamespaceOption { userns_options: Some(users), ..NamespaceOption::default() };
+    let encoded = [0x2a, 16, 0x12, 6, 8, 9, 16, 1, 24, 8, 0x1a, 6, 8, 9, 16, 1, 24, 8];
+    assert_eq!(of_users.encode_to_vec(), encoded);
+    let mapped = Mount { uid_mappings: vec![ids.clone()], gid_mappings: vec![ids], ..Mount::default() };
+    assert_eq!(mapped.encode_to_vec(), [0x32, 6, 8, 9, 16, 1, 24, 8, 0x3a, 6, 8, 9, 16, 1, 24, 8]);
+    let features = Some(RuntimeHandlerFeatures { user_namespaces: true });
+    let runtime_handlers = vec![RuntimeHandler { name: "r".into(), features }];
+    let status = StatusResponse { runtime_handlers, ..StatusResponse::default() };
+    assert_eq!(status.encode_to_vec(), [0x1a, 7, 0x0a, 1, b'r', 0x12, 2, 0x10, 1]);
+    let linux = Some(LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 });
+    assert_eq!(RuntimeConfigResponse { linux }.encode_to_vec(), [0x0a, 2, 8, 1]);
     let sandbox =
         PodSandboxConfig { hostname: "h".into(), log_directory: "l".into(), ..PodSandboxConfig::default() };
     assert_eq!(sandbox.encode_to_vec(), [0x12, 1, b'h', 0x1a, 1, b'l']);

@@ -251,7 +251,9 @@ impl Agent {
                 keep(&file, endpoint, &mark).map_err(|why| Error::Data { path: file, why })?;
                 let offer =
                     plugin.map(|program| Offer { program, node: mark.clone(), book: folders.foreign() });
-                let foreign = ForeignRuntime::new(cri::Client::at(endpoint), mark, folders.clone(), offer);
+                let own = Cgroups::open(&options.cgroups, format!("{mark}-cri")).ok();
+                let foreign =
+                    ForeignRuntime::new(cri::Client::at(endpoint), mark, folders.clone(), own, offer);
                 Arc::new(Runtimes { shims, foreign })
             }
             None => Arc::new(shims),

@@ -198,7 +198,7 @@ impl Program {
         match self {
             Program::Process(command) => command.cgroup.pod = pod,
             Program::Bundle(bundle) => bundle.cgroup.pod = pod,
-            // There the pod has no limits of its own.
+            // What it has stands in its cgroup, which outlives its sandbox.
             Program::Foreign(_) => {}
         }
     }

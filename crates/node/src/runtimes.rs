@@ -137,7 +137,12 @@ impl Runtime for Runtimes {
     }
 
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
-        self.shims.memory_of_pods(uids)
+        async move {
+            let (own, foreign) =
+                tokio::join!(self.shims.memory_of_pods(uids.clone()), self.foreign.memory_of_pods(uids));
+            own.into_iter().chain(foreign).collect::<HashMap<String, Memory>>()
+        }
+        .boxed()
     }
 
     fn lost(&self, uid: &str) -> Lost {

@@ -19,6 +19,7 @@ use futures::{SinkExt, StreamExt};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node::{Foreign, Image, ImageError, Images, Present, PullSecret};
 use serde_json::{Value, json};
+use support::cgroups::Top;
 use support::image::{can_contain, make_root};
 use support::network::{Own, on_threads_with};
 use support::{PATIENCE, TestHost, is_ready, main_status};
@@ -451,5 +452,42 @@ fn volumes_in_memory_and_parts_of_volumes_are_the_hosts_and_end_with_the_pod() {
         assert_eq!(fs::read_dir(&pods).unwrap().count(), 0);
         assert_eq!(client.pod_sandboxes(Default::default()).await.unwrap(), []);
         host.shut_down().await;
+    });
+}
+
+#[test]
+fn a_pod_with_limits_as_a_whole_is_held_to_them_in_containerd() {
+    on_a_host(|mut host, client| async move {
+        let Some(top) = Top::make("foreign") else { return };
+        host.agent.take().unwrap().leave().await;
+        host.cgroups = top.0.clone();
+        host.switch_on();
+        let lasts = script("while :; do sleep 1000; done");
+        let limits = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
+        let uid = pod(&host, "whole", lasts, json!({"resources": limits}));
+        host.until("whole", "running", |pod| pod["status"]["phase"] == "Running").await;
+        match top.limits(&uid, "") {
+            (Some(cpu), Some(memory)) => assert_eq!((&*cpu, &*memory), ("50000", "67108864")),
+            _ => testing::skip("cgroups", "this machine has no controllers for limits"),
+        }
+        // Its sandbox's and its container's own are in it, wherever the runtime has cgroups.
+        let beneath = |top: &PathBuf| {
+            let hosts = fs::read_dir(top.join("holdfast")).into_iter().flatten().flatten();
+            let pods = hosts.map(|host| host.path().join(format!("pod-{uid}")));
+            let all = pods.filter_map(|pod| fs::read_dir(pod).ok()).flatten().flatten();
+            all.filter(|one| one.path().is_dir()).count()
+        };
+        assert!(top.0.iter().any(|top| beneath(top) == 2));
+        host.delete("whole", 0);
+        host.until_gone("whole").await;
+        assert_eq!(client.pod_sandboxes(Default::default()).await.unwrap(), []);
+        host.shut_down().await;
+        assert!(top.is_empty());
+        // The runtime makes folders in all hierarchies.
+        let name = top.0[0].file_name().unwrap();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let left = hierarchy.path().join(name);
+            assert!(!left.exists() || top.0.contains(&left), "{}", left.display());
+        }
     });
 }

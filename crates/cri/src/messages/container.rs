@@ -2,7 +2,7 @@
 
 use super::Texts;
 use super::image::ImageSpec;
-use super::sandbox::{Int64Value, NamespaceOption, PodSandboxConfig, SecurityProfile};
+use super::sandbox::{IdMapping, Int64Value, NamespaceOption, PodSandboxConfig, SecurityProfile};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ContainerMetadata {
@@ -34,6 +34,10 @@ pub struct Mount {
     pub selinux_relabel: bool,
     #[prost(enumeration = "super::MountPropagation", tag = "5")]
     pub propagation: i32,
+    #[prost(message, repeated, tag = "6")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "7")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -21,7 +21,7 @@ impl ForeignRuntime {
         asked: Container,
         log: PathBuf,
     ) -> Result<Begun, RunError> {
-        let Container { mut config, sandbox, streams, target, parts } = asked;
+        let Container { mut config, mut sandbox, streams, target, parts } = asked;
         let id = self.sandboxes.id(&which.uid).await.ok_or(RunError::Gone)?;
         let folder = log.clone();
         let attempt = which.attempt;
@@ -31,6 +31,9 @@ impl ForeignRuntime {
         made.map_err(|why| system(format!("can't make the log: {why}")))?;
         if let Some(begun) = self.clear_former(which, &id).await? {
             return Ok(begun);
+        }
+        if let Some(cgroup) = self.known_cgroup(&which.uid).await {
+            sandbox.linux.get_or_insert_default().cgroup_parent = cgroup;
         }
         for (mount, place) in self.show_parts(which, parts).await? {
             if let Some(mount) = config.mounts.get_mut(mount) {

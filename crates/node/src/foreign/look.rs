@@ -124,6 +124,7 @@ impl ForeignRuntime {
         for (uid, id) in sandboxes {
             self.sandboxes.take_over(&uid, id).await;
         }
+        self.remove_stray_cgroups().await;
         Ok(found)
     }
 }

@@ -3,8 +3,10 @@
 
 mod begin;
 mod cni;
+mod features;
 mod former;
 mod label;
+mod limits;
 mod lives;
 mod look;
 mod mounts;
@@ -16,15 +18,17 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use cri::messages::{ContainerConfig, PodSandboxConfig};
+use cri::messages::{ContainerConfig, IdMapping, PodSandboxConfig};
 
 pub use cni::{CNI_PLUGIN, run_cni_plugin};
+pub(crate) use features::ELSEWHERE;
 pub(crate) use former::{end_former, keep};
 pub(crate) use offer::Offer;
 pub(crate) use resources::resources;
 pub(crate) use runtime::ForeignRuntime;
 
 use crate::container::ConfinedPath;
+use crate::container::cgroup::Amounts;
 use crate::oci::InMemory;
 use crate::runtime::Streams;
 
@@ -38,6 +42,23 @@ pub(crate) struct Sandbox {
     pub network: bool,
     /// Its volumes in memory.
     pub memory: Vec<InMemory>,
+    /// What it has as a whole, if it asks for limits of that.
+    pub limits: Option<Amounts>,
+}
+
+impl Sandbox {
+    /// Whether it has users of its own.
+    fn has_users(&self) -> bool {
+        !users(&self.config).is_empty()
+    }
+}
+
+/// The users that a sandbox has of its own.
+pub(crate) fn users(config: &PodSandboxConfig) -> &[IdMapping] {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let options = security.and_then(|security| security.namespace_options.as_ref());
+    let users = options.and_then(|options| options.userns_options.as_ref());
+    users.map(|users| &*users.uids).unwrap_or_default()
 }
 
 /// A container in a sandbox, likewise.

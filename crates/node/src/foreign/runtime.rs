@@ -23,7 +23,7 @@ use super::resources::changed;
 use super::sandboxes::Sandboxes;
 use super::session::{attach, exec, exec_within};
 use crate::container::LogProgress;
-use crate::container::cgroup::{Amounts, Memory};
+use crate::container::cgroup::{Amounts, Cgroups, Memory};
 use crate::oci::{Namespace, NamespaceKind};
 use crate::pods::Folders;
 use crate::runtime::{
@@ -50,6 +50,8 @@ pub(crate) struct ForeignRuntime {
     pub(super) lives: Arc<Lives>,
     pub(super) sandboxes: Sandboxes,
     pub(super) folders: Folders,
+    /// In which those are of pods that have limits as a whole.
+    pub(super) cgroups: Option<Arc<Cgroups>>,
     /// What is known of the pods that it has.
     pub(super) known: watch::Sender<Known>,
     /// How it comes to have this host's network, if pods have networks.
@@ -77,9 +79,15 @@ fn usage(stats: &ContainerStats) -> Usage {
 }
 
 impl ForeignRuntime {
-    /// A runtime in which the pods of this host bear the mark `node`, and which is offered this host's network if there is one. Called
-    /// within a tokio runtime.
-    pub(crate) fn new(client: Client, node: String, folders: Folders, offer: Option<Offer>) -> Self {
+    /// A runtime in which the pods of this host bear the mark `node`, and which is offered this host's network if there is one. Without `cgroups`,
+    /// which are for nothing else, no pod can have limits as a whole. Called within a tokio runtime.
+    pub(crate) fn new(
+        client: Client,
+        node: String,
+        folders: Folders,
+        cgroups: Option<Cgroups>,
+        offer: Option<Offer>,
+    ) -> Self {
         let labels = Texts::from([(NODE.to_owned(), node)]);
         ForeignRuntime {
             lives: Lives::follow(client.clone(), labels.clone()),
@@ -87,6 +95,7 @@ impl ForeignRuntime {
             client,
             labels,
             folders,
+            cgroups: cgroups.map(Arc::new),
             known: watch::Sender::new(Known::NotYet),
             offer,
         }
@@ -101,8 +110,13 @@ impl ForeignRuntime {
 impl Runtime for ForeignRuntime {
     fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
         async move {
-            let Shape::Foreign(wanted) = wanted else { return Err(RunError::of_another()) };
+            let Shape::Foreign(mut wanted) = wanted else { return Err(RunError::of_another()) };
             self.check_known()?;
+            self.check_features(&wanted).await?;
+            if let Some(limits) = wanted.limits {
+                let parent = self.pod_cgroup(uid, limits).await?;
+                wanted.config.linux.get_or_insert_default().cgroup_parent = parent;
+            }
             // What ended in a sandbox that is about to go is heard of first.
             let _ = self.lives.look().await;
             self.make_memory(uid, wanted.memory.clone()).await?;
@@ -234,15 +248,14 @@ impl Runtime for ForeignRuntime {
         self.late_look().boxed()
     }
 
-    /// A pod as a whole is held to nothing here.
     fn update_resources<'a>(
         &'a self,
-        _: &'a str,
+        uid: &'a str,
         container: Option<&'a Which>,
         amounts: Amounts,
     ) -> BoxFuture<'a, Result<(), RunError>> {
         async move {
-            let Some(which) = container else { return Ok(()) };
+            let Some(which) = container else { return self.limit(uid, amounts).await };
             let life = self.lives.get(which).ok_or(RunError::Gone)?;
             self.client.update_container(&life.id, changed(amounts)).await.map_err(system)
         }
@@ -270,9 +283,9 @@ impl Runtime for ForeignRuntime {
         .boxed()
     }
 
-    /// What a pod uses is what its containers do.
-    fn memory_of_pods(&self, _: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
-        std::future::ready(HashMap::new()).boxed()
+    /// What another pod uses is what its containers do.
+    fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
+        self.memory(uids).boxed()
     }
 
     fn lost(&self, _: &str) -> Lost {
@@ -296,6 +309,7 @@ impl Runtime for ForeignRuntime {
             self.sandboxes.end(uid).await;
             self.lives.forget(uid);
             self.unmount(uid).await;
+            self.remove_cgroup(uid).await;
         }
         .boxed()
     }
@@ -306,6 +320,9 @@ impl Runtime for ForeignRuntime {
             let ended = tokio::time::timeout(END_ALL, join_all(uids.iter().map(|uid| self.end(uid)))).await;
             if ended.is_err() {
                 tracing::warn!("the containers' runtime doesn't end all pods: the next agent finds them");
+            }
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.close();
             }
         }
         .boxed()

@@ -10,16 +10,18 @@ use std::time::Duration;
 use cri::Client;
 use cri::messages::{
     Container as There, ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus,
-    ContainerStatusResponse, CreateContainerResponse, Done, ListContainersResponse, ListPodSandboxResponse,
-    PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState,
-    PodSandboxStatus, PodSandboxStatusResponse, RunPodSandboxRequest, RunPodSandboxResponse, StatusResponse,
-    Texts,
+    ContainerStatusResponse, CreateContainerResponse, Done, IdMapping, ListContainersResponse,
+    ListPodSandboxResponse, NamespaceOption, PodSandbox, PodSandboxConfig, PodSandboxMetadata,
+    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus, PodSandboxStatusResponse,
+    RunPodSandboxRequest, RunPodSandboxResponse, RuntimeHandler, RuntimeHandlerFeatures, StatusResponse,
+    Texts, UserNamespace,
 };
 use grpc::{Code, Status};
 use prost::Message;
 use serde_json::json;
 
 use super::{CONTAINER_NAME, Container, ForeignRuntime, POD_UID, Sandbox};
+use crate::container::cgroup::Amounts;
 use crate::pods::Folders;
 use crate::runtime::{Program, RunError, Runtime, Shape, Streams, Which};
 use server::{Answer, serve};
@@ -37,6 +39,8 @@ struct Fake {
     address: String,
     /// What it tells of its settings.
     config: String,
+    /// Whether it says that pods may have users of their own.
+    gives_users: bool,
     /// What it was asked, in order, but for questions that change nothing.
     asked: Vec<String>,
     /// How often it still says that it can't stop containers now.
@@ -49,7 +53,7 @@ type Shared = Arc<Mutex<Fake>>;
 
 fn answer(fake: &Shared, method: &str, question: &[u8]) -> Answer {
     let mut fake = fake.lock().unwrap();
-    let changes = !method.starts_with("List") && !method.ends_with("Status");
+    let changes = !method.starts_with("List") && !method.ends_with("Status") && method != "RuntimeConfig";
     if changes {
         fake.asked.push(method.to_owned());
     }
@@ -81,9 +85,12 @@ fn answer(fake: &Shared, method: &str, question: &[u8]) -> Answer {
             let status = Some(PodSandboxStatus { network, ..PodSandboxStatus::default() });
             PodSandboxStatusResponse { status, info: Texts::new() }.encode_to_vec()
         }
+        "RuntimeConfig" => return Err(Status::new(Code::Unimplemented, "unknown method RuntimeConfig")),
         "Status" => {
             let info = Texts::from([("config".to_owned(), fake.config.clone())]);
-            StatusResponse { info, ..StatusResponse::default() }.encode_to_vec()
+            let features = Some(RuntimeHandlerFeatures { user_namespaces: fake.gives_users });
+            let runtime_handlers = vec![RuntimeHandler { name: String::new(), features }];
+            StatusResponse { info, runtime_handlers, ..StatusResponse::default() }.encode_to_vec()
         }
         "CreateContainer" => CreateContainerResponse { container_id: "made".into() }.encode_to_vec(),
         "ContainerStatus" => match fake.statuses.first().cloned() {
@@ -113,13 +120,14 @@ fn start(folder: &Path, fake: Fake) -> (ForeignRuntime, Shared) {
     });
     let client = Client::at(&format!("unix://{}", socket.display()).parse().unwrap());
     let folders = Folders::new(folder.to_owned());
-    (ForeignRuntime::new(client, "n1-x".into(), folders, None), fake)
+    (ForeignRuntime::new(client, "n1-x".into(), folders, None, None), fake)
 }
 
 fn wanted(network: bool) -> Shape {
     let metadata = Some(PodSandboxMetadata { uid: "u".into(), ..PodSandboxMetadata::default() });
     let config = PodSandboxConfig { metadata, ..PodSandboxConfig::default() };
-    Shape::Foreign(Box::new(Sandbox { config, handler: String::new(), network, memory: Vec::new() }))
+    let (handler, memory, limits) = (String::new(), Vec::new(), None);
+    Shape::Foreign(Box::new(Sandbox { config, handler, network, memory, limits }))
 }
 
 fn life(attempt: u32) -> Which {
@@ -191,6 +199,38 @@ async fn a_network_of_anothers_is_taken_away_again() {
     assert_eq!(runtime.prepare("u", wanted(true)).await.unwrap().len(), 1);
     let sandboxes = fake.lock().unwrap().sandboxes.clone();
     assert_eq!(sandboxes[0].id, "sandbox1", "a name that may still be taken is not asked for again");
+}
+
+#[tokio::test]
+async fn what_a_runtime_does_not_say_that_it_can_is_not_asked_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, fake) = start(folder.path(), Fake::default());
+    let asks = |what: &dyn Fn(&mut Sandbox)| {
+        let Shape::Foreign(mut sandbox) = wanted(false) else { panic!() };
+        what(&mut sandbox);
+        Shape::Foreign(sandbox)
+    };
+    let users = |sandbox: &mut Sandbox| {
+        let uids = vec![IdMapping { host_id: 65_536, container_id: 0, length: 65_536 }];
+        let users = UserNamespace { uids, ..UserNamespace::default() };
+        let options = NamespaceOption { userns_options: Some(users), ..NamespaceOption::default() };
+        let linux = sandbox.config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().namespace_options = Some(options);
+    };
+    let limits = |sandbox: &mut Sandbox| sandbox.limits = Some(Amounts::default());
+    let Err(RunError::Config(why)) = runtime.prepare("u", asks(&users)).await else { panic!() };
+    assert!(why.contains("hostUsers: false") && why.contains("handler oci"), "{why}");
+    let Err(RunError::Config(why)) = runtime.prepare("u", asks(&limits)).await else { panic!() };
+    assert!(why.contains("doesn't say how it makes cgroups") && why.contains("handler oci"), "{why}");
+    let by_systemd = json!({"containerd": {"defaultRuntimeName": "runc",
+        "runtimes": {"runc": {"options": {"SystemdCgroup": true}}}}});
+    fake.lock().unwrap().config = by_systemd.to_string();
+    let Err(RunError::Config(why)) = runtime.prepare("u", asks(&limits)).await else { panic!() };
+    assert!(why.contains("systemd"), "{why}");
+    assert!(fake.lock().unwrap().asked.is_empty());
+    fake.lock().unwrap().gives_users = true;
+    runtime.prepare("u", asks(&users)).await.unwrap();
+    assert_eq!(fake.lock().unwrap().asked, ["RunPodSandbox"]);
 }
 
 #[tokio::test]

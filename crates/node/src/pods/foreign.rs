@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cri::messages::{
-    Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    Capability, ContainerConfig, ContainerMetadata, IdMapping, ImageSpec, Int64Value, KeyValue,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, ProfileType, SecurityProfile, Texts,
+    PodSandboxMetadata, ProfileType, SecurityProfile, Texts, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
 
@@ -18,14 +18,11 @@ use super::{PodHost, PodTokens};
 use crate::container::{
     Access, AskedProfile, Bind, Propagation, cgroup, environment, expand, id, more, of_pod,
 };
-use crate::foreign::{self, CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, Part, resources};
+use crate::foreign::{self, CONTAINER_NAME, ELSEWHERE, POD_NAME, POD_NAMESPACE, POD_UID, Part, resources};
 use crate::images::Image;
-use crate::oci::{AppArmor, MASKED, READ_ONLY, Who, oom_score};
+use crate::oci::{AppArmor, MASKED, Mapping, READ_ONLY, Who, oom_score};
 use crate::pod::{StartError, target, uid};
 use crate::runtime::Streams;
-
-/// How to have what the runtime of others can't.
-const ELSEWHERE: &str = "leave it out, or name a RuntimeClass with the handler oci";
 
 impl PodHost {
     /// The sandbox of a pod.
@@ -34,6 +31,7 @@ impl PodHost {
     /// What of it this host can't do, or can't ask of its runtime.
     pub(super) fn foreign_sandbox(&self, pod: &Pod) -> Result<foreign::Sandbox, String> {
         refuse(pod)?;
+        let users = self.own_users(pod)?;
         let network = self.own_network(pod).is_ok();
         if network {
             self.host_ports(pod)?;
@@ -54,7 +52,7 @@ impl PodHost {
         let shared = of_pod(pod).unwrap_or(&none);
         let privileged = containers(pod).any(is_privileged);
         let security = LinuxSandboxSecurityContext {
-            namespace_options: Some(namespaces(pod, network)),
+            namespace_options: Some(namespaces(pod, network, users)),
             run_as_user: shared.run_as_user.map(number),
             run_as_group: shared.run_as_user.and(shared.run_as_group).map(number),
             supplemental_groups: more(shared).map(i64::from).collect(),
@@ -67,6 +65,7 @@ impl PodHost {
             handler: self.foreign_handler(pod),
             network,
             memory: self.foreign_memory(pod),
+            limits: has_limits(pod).then(|| cgroup::of_pod(pod)),
             config: PodSandboxConfig {
                 hostname: if on_host { String::new() } else { own_hostname(pod)? },
                 log_directory: self.folders.pod_logs(pod).display().to_string(),
@@ -75,7 +74,7 @@ impl PodHost {
                 linux: Some(LinuxPodSandboxConfig {
                     cgroup_parent: String::new(),
                     security_context: Some(security),
-                    sysctls: self.sysctls(pod, None)?.into_iter().collect(),
+                    sysctls: self.sysctls(pod, users)?.into_iter().collect(),
                 }),
                 metadata: Some(metadata),
             },
@@ -142,7 +141,7 @@ impl PodHost {
                 args: expanded(&container.args),
                 working_dir: container.working_dir.clone().unwrap_or_default(),
                 envs: env.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
-                mounts: binds.iter().map(mount).collect(),
+                mounts: binds.iter().map(|bind| mount(bind, foreign::users(&sandbox.config))).collect(),
                 labels,
                 stdin: streams != Streams::Outputs && container.stdin == Some(true),
                 stdin_once: container.stdin_once == Some(true),
@@ -261,7 +260,7 @@ fn is_privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|own| own.privileged) == Some(true)
 }
 
-fn namespaces(pod: &Pod, network: bool) -> NamespaceOption {
+fn namespaces(pod: &Pod, network: bool, users: Option<Mapping>) -> NamespaceOption {
     let pid = match () {
         () if asks(pod, |spec| spec.host_pid) => NamespaceMode::Node,
         () if asks(pod, |spec| spec.share_process_namespace) => NamespaceMode::Pod,
@@ -273,20 +272,23 @@ fn namespaces(pod: &Pod, network: bool) -> NamespaceOption {
         pid: pid as i32,
         ipc: whose(!asks(pod, |spec| spec.host_ipc)) as i32,
         target_id: String::new(),
+        userns_options: users.map(|Mapping { container_id, host_id, size }| {
+            let ids = vec![IdMapping { host_id, container_id, length: size }];
+            UserNamespace { mode: NamespaceMode::Pod as i32, uids: ids.clone(), gids: ids }
+        }),
     }
+}
+
+/// Whether a pod asks for limits as a whole.
+fn has_limits(pod: &Pod) -> bool {
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    whole.is_some_and(|whole| whole.limits.as_ref().is_some_and(|limits| !limits.is_empty()))
 }
 
 /// What of a pod as a whole can't be asked of a runtime of others.
 fn refuse(pod: &Pod) -> Result<(), String> {
     let cant = |what: String| Err(format!("{what}: {ELSEWHERE}"));
     let Some(spec) = &pod.spec else { return Ok(()) };
-    if spec.host_users == Some(false) {
-        return cant("users of its own (hostUsers: false) aren't asked of this host's runtime".into());
-    }
-    if spec.resources.as_ref().is_some_and(|all| all.limits.as_ref().is_some_and(|limits| !limits.is_empty()))
-    {
-        return cant("limits of the whole pod (spec.resources) aren't held by this host's runtime".into());
-    }
     let shared = spec.security_context.as_ref();
     if shared.and_then(|shared| shared.supplemental_groups_policy.as_deref()) == Some("Strict") {
         return cant("supplementalGroupsPolicy Strict isn't asked of this host's runtime".into());
@@ -331,7 +333,7 @@ fn refuse_container(container: &Container, image: &Image) -> Result<(), String> 
 
 /// A volume as it is shown. Where a part of one shows that the pod itself names ([`Part`]) is said later: the runtime would follow whatever link the
 /// pod puts there.
-fn mount(bind: &Bind) -> Mount {
+fn mount(bind: &Bind, users: &[IdMapping]) -> Mount {
     let propagation = match bind.propagation {
         Propagation::None => MountPropagation::Private,
         Propagation::FromHost => MountPropagation::HostToContainer,
@@ -343,6 +345,9 @@ fn mount(bind: &Bind) -> Mount {
         readonly: bind.access != Access::Full,
         selinux_relabel: false,
         propagation: propagation as i32,
+        // As the kubelet: what is the host's on the disk belongs to the pod's users there.
+        uid_mappings: users.to_vec(),
+        gid_mappings: users.to_vec(),
     }
 }
 
@@ -378,15 +383,14 @@ mod tests {
     #[test]
     fn what_the_runtime_cannot_is_refused_by_name() {
         for (spec, what) in [
-            (json!({"hostUsers": false}), "hostUsers"),
-            (json!({"resources": {"limits": {"memory": "1Mi"}}}), "spec.resources"),
             (json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}), "Strict"),
             (json!({"volumes": [{"name": "i", "image": {"reference": "box"}}]}), "\"i\": images"),
         ] {
             let why = refuse(&pod(spec)).unwrap_err();
             assert!(why.contains(what) && why.contains("handler oci"), "{why}");
         }
-        refuse(&pod(json!({"hostUsers": true, "resources": {"requests": {"cpu": "1"}}}))).unwrap();
+        let limited = |resources: Value| has_limits(&pod(json!({"resources": resources})));
+        assert!(limited(json!({"limits": {"memory": "1Mi"}})) && !limited(json!({"requests": {"cpu": "1"}})));
         let image = Image { stop_signal: Some("SIGINT".into()), ..Image::default() };
         let of = |more: Value| {
             let mut container = json!({"name": "c"});
@@ -418,13 +422,20 @@ mod tests {
     fn namespaces_are_as_the_pod_asks() {
         use NamespaceMode::{Container, Node, Pod};
         let of = |spec: Value, network| {
-            let NamespaceOption { network, pid, ipc, .. } = namespaces(&pod(spec), network);
+            let NamespaceOption { network, pid, ipc, .. } = namespaces(&pod(spec), network, None);
             [network, pid, ipc]
         };
         assert_eq!(of(json!({}), true), [Pod as i32, Container as i32, Pod as i32]);
         let host = json!({"hostPID": true, "hostIPC": true, "shareProcessNamespace": false});
         assert_eq!(of(host, false), [Node as i32; 3]);
         assert_eq!(of(json!({"shareProcessNamespace": true}), true)[1], Pod as i32);
+        let users = Some(Mapping { container_id: 0, host_id: 1 << 16, size: 1 << 16 });
+        let users = namespaces(&pod(json!({"hostUsers": false})), true, users).userns_options.unwrap();
+        let expected = [IdMapping { host_id: 1 << 16, container_id: 0, length: 1 << 16 }];
+        assert_eq!(
+            (users.mode, &users.uids[..], &users.gids[..]),
+            (Pod as i32, &expected[..], &expected[..])
+        );
     }
 
     #[test]

@@ -40,15 +40,7 @@ impl PodHost {
     /// # Errors
     /// What of it this host can't do.
     pub(super) fn sandbox(&self, pod: &Pod) -> Result<Wanted, String> {
-        let uid = uid(pod);
-        let spec = pod.spec.as_ref();
-        let users = match spec.and_then(|spec| spec.host_users) {
-            Some(false) => {
-                let range = self.user_ranges.of(&self.folders.pods(), uid);
-                Some(range.map_err(|why| format!("can't give the pod users of its own: {why}"))?)
-            }
-            _ => None,
-        };
+        let (uid, users) = (uid(pod), self.own_users(pod)?);
         let ipc = !asks(pod, |spec| spec.host_ipc);
         let network = self.own_network(pod).is_ok();
         if network {
@@ -66,6 +58,15 @@ impl PodHost {
             shared_memory: ipc.then(|| self.shared_memory(uid)),
             memory: self.in_memory(pod),
         })
+    }
+
+    /// The host's users that are a pod's own, if it has any (`hostUsers: false`).
+    pub(super) fn own_users(&self, pod: &Pod) -> Result<Option<Mapping>, String> {
+        if pod.spec.as_ref().and_then(|spec| spec.host_users) != Some(false) {
+            return Ok(None);
+        }
+        let range = self.user_ranges.of(&self.folders.pods(), uid(pod));
+        range.map(Some).map_err(|why| format!("can't give the pod users of its own: {why}"))
     }
 
     /// Whether a pod has a network of its own; if not, why its parameters can't be set.

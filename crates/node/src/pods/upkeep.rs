@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tasks::SpawnIn;
-use tokio::sync::oneshot;
 use tracing::{debug_span, info_span};
 
-use super::desk::{Desk, remove_former};
+use super::desk::Desk;
 use super::life::{begin, outcome, watch_over};
 use crate::pod::{Preparation, container, container_id, is_over, subject, take_over, uid};
 use crate::runtime::Found;

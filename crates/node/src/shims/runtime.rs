@@ -449,10 +449,7 @@ impl Runtime for ShimRuntime {
     ) -> BoxFuture<'a, Result<(), RunError>> {
         async move {
             let Some(cgroups) = self.cgroups.clone() else { return Ok(()) };
-            let (uid, name) = (uid.to_owned(), container.map(|which| which.container.clone()));
-            let span = info_span!("update a cgroup", uid, container = name);
-            let update = move || cgroups.update(&uid, name.as_deref(), amounts);
-            tasks::blocking(span, update).await.map_err(system)?.map_err(system)
+            cgroups.updated(uid, container.map(|which| &*which.container), amounts).await.map_err(system)
         }
         .boxed()
     }
@@ -464,11 +461,7 @@ impl Runtime for ShimRuntime {
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
         async move {
             let Some(cgroups) = self.cgroups.clone() else { return HashMap::new() };
-            let look = move || {
-                let of = |uid: String| cgroups.memory_of_pod(&uid).map(|memory| (uid, memory));
-                uids.into_iter().filter_map(of).collect::<HashMap<String, Memory>>()
-            };
-            tasks::blocking(info_span!("what the pods use"), look).await.unwrap_or_default()
+            cgroups.memory_of_pods(uids).await
         }
         .boxed()
     }

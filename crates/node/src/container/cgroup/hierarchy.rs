@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -93,16 +94,36 @@ impl Hierarchy {
     /// # Errors
     /// If it can't be made. A value that the kernel doesn't take is passed over: what it is for is bounded by the pod's then.
     pub(super) fn make(&self, uid: &str, container: &str, wanted: &super::Wanted) -> io::Result<OwnedFd> {
-        let pod = make(self.node.as_fd(), OsStr::new(&pod_name(uid)?))?;
-        give(pod.as_fd());
-        put(pod.as_fd(), &self.values(wanted.pod));
-        // One that forks without end leaves the others as many.
-        bound_processes(pod.as_fd(), self.processes.map(|most| most / 2));
+        let pod = self.make_pod(uid, wanted.pod)?;
         let container = make(pod.as_fd(), OsStr::new(single(container)?))?;
         put(container.as_fd(), &self.values(wanted.container));
         // A container that is out of memory ends as a whole, rather than by one of its processes.
         put(container.as_fd(), &vec![("memory.oom.group", "1".to_owned())]);
         Ok(container)
+    }
+
+    /// The cgroup of a pod, made and with its values, in which others may be made.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub(super) fn make_pod(&self, uid: &str, amounts: Amounts) -> io::Result<OwnedFd> {
+        let pod = make(self.node.as_fd(), OsStr::new(&pod_name(uid)?))?;
+        give(pod.as_fd());
+        put(pod.as_fd(), &self.values(amounts));
+        // One that forks without end leaves the others as many.
+        bound_processes(pod.as_fd(), self.processes.map(|most| most / 2));
+        Ok(pod)
+    }
+
+    /// Where the cgroup of a pod lies, if it is there.
+    pub(super) fn path(&self, uid: &str) -> io::Result<PathBuf> {
+        fs::read_link(format!("/proc/self/fd/{}", self.find(uid, None)?.as_raw_fd()))
+    }
+
+    /// Whether a folder is in it.
+    pub(super) fn has_folder(&self, folder: &Path) -> bool {
+        let own = fstat(&self.node).map(|about| about.st_dev);
+        fs::metadata(folder).is_ok_and(|about| Ok(about.dev()) == own)
     }
 
     /// Gives a container's cgroup other values, or without a name its pod's. Fine if there is none.

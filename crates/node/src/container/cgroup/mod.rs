@@ -8,10 +8,11 @@ mod kill;
 mod mounts;
 mod values;
 
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,72 @@ impl Cgroups {
         self.all.iter().try_for_each(|one| one.update(uid, container, amounts))
     }
 
+    /// As [`Cgroups::update`], for who must not wait for the kernel meanwhile.
+    ///
+    /// # Errors
+    /// What the kernel didn't take.
+    pub(crate) async fn updated(
+        self: Arc<Self>,
+        uid: &str,
+        container: Option<&str>,
+        amounts: Amounts,
+    ) -> io::Result<()> {
+        let (uid, name) = (uid.to_owned(), container.map(str::to_owned));
+        let span = info_span!("update a cgroup", uid, container = name);
+        let update = move || self.update(&uid, name.as_deref(), amounts);
+        tasks::blocking(span, update).await.map_err(io::Error::other)?
+    }
+
+    /// The cgroup of a pod whose containers another program makes in it, which has its values from now on if it wasn't there. Answers what that program
+    /// calls it.
+    ///
+    /// # Errors
+    /// If it can't be made, or has no name.
+    pub(crate) fn for_others(&self, uid: &str, amounts: Amounts) -> io::Result<String> {
+        for one in &self.all {
+            match one.find(uid, None) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(one.make_pod(uid, amounts)?),
+                found => drop(found?),
+            }
+        }
+        self.name_for_others(uid)
+    }
+
+    /// What other programs call the cgroup of a pod: its path from the top of each hierarchy, which is the same in all.
+    ///
+    /// # Errors
+    /// If it isn't there, or has several paths.
+    pub(crate) fn name_for_others(&self, uid: &str) -> io::Result<String> {
+        let tops = mounts::tops(&fs::read_to_string("/proc/self/mountinfo")?);
+        let mut names = BTreeSet::new();
+        for one in &self.all {
+            let path = one.path(uid)?;
+            let name = tops.iter().find_map(|top| path.strip_prefix(top).ok());
+            let name = name.and_then(Path::to_str).ok_or_else(|| {
+                io::Error::other(format!("{} lies beneath no top of a hierarchy", path.display()))
+            })?;
+            names.insert(format!("/{name}"));
+        }
+        match names.pop_first() {
+            Some(name) if names.is_empty() => Ok(name),
+            _ => Err(io::Error::other("it has not the same path in all hierarchies of cgroups")),
+        }
+    }
+
+    /// As [`Cgroups::remove`], with what the program that made cgroups in a pod's left in hierarchies that aren't used here.
+    pub(crate) async fn remove_with_others(&self, uid: &str) {
+        let Ok(name) = self.name_for_others(uid) else { return self.remove(uid).await };
+        self.remove(uid).await;
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let is_other = |top: &PathBuf| !self.all.iter().any(|one| one.has_folder(top));
+        for top in mounts::tops(&table).into_iter().filter(is_other) {
+            // The folders above it were made for it, too, unless something else is in them.
+            let beneath = Path::new(name.trim_start_matches('/'));
+            let folders = beneath.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+            let _ = folders.map(|folder| fs::remove_dir(top.join(folder))).take_while(Result::is_ok).count();
+        }
+    }
+
     /// What a container uses, as far as its cgroups say.
     pub(crate) fn usage(&self, uid: &str, container: &str) -> Used {
         let folders = || self.all.iter().filter_map(|one| one.find(uid, Some(container)).ok());
@@ -112,6 +179,15 @@ impl Cgroups {
     /// no container's any more once that one's cgroup is gone.
     pub(crate) fn memory_of_pod(&self, uid: &str) -> Option<Memory> {
         self.all.iter().find_map(|one| Memory::of(one.find(uid, None).ok()?.as_fd()))
+    }
+
+    /// Likewise of several pods, for who must not wait for the kernel meanwhile.
+    pub(crate) async fn memory_of_pods(self: Arc<Self>, uids: Vec<String>) -> HashMap<String, Memory> {
+        let look = move || {
+            let of = |uid: String| self.memory_of_pod(&uid).map(|memory| (uid, memory));
+            uids.into_iter().filter_map(of).collect::<HashMap<String, Memory>>()
+        };
+        tasks::blocking(info_span!("what the pods use"), look).await.unwrap_or_default()
     }
 
     /// The uids of the pods that have cgroups.

@@ -47,9 +47,27 @@ fn find(mounts: &str, own: &str, is_open: impl Fn(&Path) -> bool) -> Vec<PathBuf
     all
 }
 
+/// Where hierarchies of cgroups are mounted from their tops on, by a mount table.
+pub(super) fn tops(mounts: &str) -> Vec<PathBuf> {
+    let top = |line: &str| {
+        let (place, what) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        (root == "/" && what.starts_with("cgroup")).then(|| PathBuf::from(point))
+    };
+    mounts.lines().filter_map(top).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hierarchy_has_a_top_where_it_is_mounted_as_a_whole() {
+        let mounts = "30 23 0:26 / /c/unified rw - cgroup2 cgroup2 rw\n31 23 0:27 /part /c/cpu rw shared:1 - cgroup cgroup rw,cpu\n\
+                      32 23 0:28 / /c/memory rw shared:2 - cgroup cgroup rw,memory\n33 23 0:29 / /c rw - tmpfs tmpfs rw\nodd\n";
+        assert_eq!(tops(mounts), [Path::new("/c/unified"), Path::new("/c/memory")]);
+    }
 
     #[test]
     fn each_hierarchy_that_is_of_use_is_found_once() {
