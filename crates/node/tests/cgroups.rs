@@ -141,6 +141,33 @@ async fn without_cgroups_pods_run_and_the_node_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cgroup_that_cannot_be_made_is_the_reason_why_a_container_does_not_start() {
+    let Some(top) = Top::make("unmade") else { return };
+    let mut host = TestHost::off();
+    host.cgroups = top.0.clone();
+    host.switch_on();
+    // Somebody removes those of the host, so that none can be made in them.
+    let ours = top.0.iter().map(|top| top.join("holdfast"));
+    for own in ours.flat_map(|ours| fs::read_dir(ours).into_iter().flatten().flatten()) {
+        if own.path().is_dir() {
+            fs::remove_dir(own.path()).unwrap();
+        }
+    }
+    let uid = host.pod("a", json!({"command": ["sleep", "1000"]}), json!({}));
+    let last = |pod: &serde_json::Value| main_status(pod)["lastState"]["terminated"].clone();
+    let pod = host.until("a", "not started", |pod| last(pod).is_object()).await;
+    let last = last(&pod);
+    assert_eq!((&last["reason"], &last["exitCode"]), (&json!("StartError"), &json!(128)));
+    assert!(last["message"].as_str().unwrap().contains("can't make the container's cgroup"), "{last}");
+    host.until_event("Failed", |told| told.contains("can't make the container's cgroup")).await;
+    host.delete("a", 0);
+    host.until_gone("a").await;
+    host.until_put_away(&uid).await;
+    host.shut_down().await;
+    assert!(top.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_forks_without_end_leaves_room_for_others() {
     let Some(top) = Top::make("bomb") else { return };
     if !top.bound_processes(64) {
