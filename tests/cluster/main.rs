@@ -34,6 +34,7 @@ mod pause;
 mod python;
 mod service;
 mod stateful;
+mod static_pods;
 mod status;
 mod storage_drivers;
 mod streams;
