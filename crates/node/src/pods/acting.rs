@@ -110,7 +110,7 @@ pub(super) fn say(
         tracing::info!(target: "timeline", what = "pod-ready", subject);
     }
     entry.told_ready = ready;
-    if !entry.keep_record(host, reports, work, &wanted) {
+    if !entry.keep_record(host, reports, work, now) {
         return;
     }
     // Nobody hears of a pod that has no mirror.

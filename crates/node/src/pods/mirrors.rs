@@ -26,7 +26,9 @@ use super::static_records::record_of;
 use super::writing::{make_mirror, remove_mirror};
 use crate::clock::Now;
 use crate::manifests::{StaticPod, StaticPods};
-use crate::pod::{Allocation, PodRecord, Then, is_over, must_end, phase, resume, spec_grace, subject, uid};
+use crate::pod::{
+    Allocation, PodRecord, Then, is_over, must_end, phase, resume, spec_grace, status, subject, uid,
+};
 
 /// The pauses before a mirror that was not made is tried again: the first, and the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -70,19 +72,21 @@ impl Entry {
         entry
     }
 
-    /// Has what is known of a static pod with this status kept, and answers whether it is: what the API is told, the next agent knows.
+    /// Has what is known of a static pod kept, and answers whether it is: what the API is told, the next agent knows.
     pub(super) fn keep_record(
         &mut self,
         host: &Arc<PodHost>,
         reports: &mpsc::UnboundedSender<Report>,
         work: &mut JoinSet<()>,
-        status: &Value,
+        now: Now,
     ) -> bool {
         let Some(mirror) = &mut self.mirror else { return true };
         if mirror.keeping {
             return false;
         }
-        let record = record_of(status, self.record.failed.is_none());
+        // Without what the mirror says.
+        let status = status(&self.pod, &Value::Null, &self.record, host.address, now);
+        let record = record_of(&status, self.record.failed.is_none());
         // Of one that goes nothing is to be known: the same manifest may come back.
         if mirror.kept == record || self.record.ending.is_some() {
             return true;
