@@ -22,8 +22,8 @@ pub(crate) const VERSION: u32 = 1;
 const LONGEST: usize = 16 << 20;
 /// The socket's name in the pod's folder.
 pub(crate) const SOCKET: &str = "shim.sock";
-/// The open files that go with one message at most.
-const FILES: usize = 3;
+/// The open files that go with one message at most: a container's cgroups, of version 1 one a controller beside the one that can be killed.
+const FILES: usize = 8;
 /// The length in front of a message.
 const HEAD: usize = 4;
 
@@ -271,7 +271,8 @@ mod tests {
         let (here, there) = UnixStream::pair().unwrap();
         let (mut out, mut inbox) = (Outbox::default(), Inbox::default());
         let life = Life { container: "main".into(), attempt: 3 };
-        out.push(encode(6, &"x".repeat(1 << 20)).unwrap(), vec![here.try_clone().unwrap().into()]);
+        let files = (0..FILES).map(|_| here.try_clone().unwrap().into()).collect();
+        out.push(encode(6, &"x".repeat(1 << 20)).unwrap(), files);
         out.push(encode(7, &Ask::Exit(life.clone())).unwrap(), Vec::new());
         let mut come = Vec::new();
         while come.len() < 2 {
@@ -282,10 +283,10 @@ mod tests {
             }
         }
         assert!(out.is_empty());
-        assert_eq!((come[0].0.len(), come[0].1.len()), ((1 << 20) + 6, 1));
+        assert_eq!((come[0].0.len(), come[0].1.len()), ((1 << 20) + 6, FILES));
         let (number, ask): (u64, Ask) = serde_json::from_slice(&come[1].0).unwrap();
         assert!(number == 7 && come[1].1.is_empty() && matches!(ask, Ask::Exit(told) if told == life));
-        // The file that came along is the other end, too.
+        // The files that came along are the other end, too.
         drop((here, come));
         let end = inbox.next(there.as_raw_fd()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
