@@ -25,7 +25,7 @@ pub struct Fencing {
     /// resets a machine whose feeder is killed, and the device may be somebody else's already (systemd's).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<PathBuf>,
-    /// A host that was silent for this long is switched off by its agent.
+    /// A host that was silent for this long is switched off by its agent. Longer than a planned restart of the program takes, by default.
     #[serde(with = "humantime_serde")]
     pub silent_for: Duration,
     /// The fence agents of the hosts, by their names. They are the same on all members.
@@ -77,7 +77,7 @@ fn usual_tries() -> u32 {
 
 impl Default for Fencing {
     fn default() -> Self {
-        Fencing { watchdog: None, silent_for: Duration::from_secs(2), agents: BTreeMap::new() }
+        Fencing { watchdog: None, silent_for: Duration::from_secs(5), agents: BTreeMap::new() }
     }
 }
 
@@ -101,7 +101,7 @@ impl Fencing {
             !self.silent_for.is_zero() && self.silent_for <= crate::check::LONGEST_TIME,
             "fencing.silentFor",
             "it is not above 0 and at most an hour",
-            "take a time like 2s",
+            "take a time like 5s",
         );
         for (host, agent) in &self.agents {
             let field = format!("fencing.agents.{host}");
@@ -194,8 +194,8 @@ mod tests {
         let fencing: Fencing = serde_json::from_value(said.clone()).unwrap();
         let n2 = &fencing.agents["n2"];
         assert_eq!((n2.action, n2.timeout.as_secs(), n2.tries), (FenceAction::Reboot, 20, 2));
-        assert_eq!(checked(said.clone(), 22), Findings::default());
-        let findings = checked(said, 2);
+        assert_eq!(checked(said.clone(), 25), Findings::default());
+        let findings = checked(said, 24);
         assert_eq!((findings.problems.len(), findings.warnings.len()), (0, 1), "{findings:?}");
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use config::HostConfig;
@@ -14,6 +15,9 @@ use tokio::sync::watch;
 use tracing::info_span;
 
 use crate::fence_agents::{FenceAgents, Off, Runs, Silence};
+
+/// Where most machines that have a watchdog have it.
+const USUAL: &str = "/dev/watchdog";
 
 /// This host's grades, as they are at the moment.
 pub struct Fences {
@@ -33,6 +37,11 @@ impl Fences {
         let (tell, grades) = watch::channel(grades(false, has_agent));
         let runs = Runs::default();
         let Some(device) = &config.fencing.watchdog else {
+            if Path::new(USUAL).exists() {
+                tracing::info!(
+                    "this machine has {USUAL}, and this host doesn't feed it: with fencing.watchdog it would be reset if it hangs"
+                );
+            }
             return Ok(Fences { grades, watchdog: None, runs });
         };
         let pods = node::pods_dir(&crate::host::node_dir(config));

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,6 +104,13 @@ fn process_of(host: &TestHost, wanted: &str) -> i32 {
     host.shims().into_iter().find(|pid| name(*pid).trim() == wanted).unwrap()
 }
 
+/// Whether the lock is held by which others see that something is left here that must not run twice.
+fn is_left(host: &TestHost) -> bool {
+    let pods = std::fs::File::open(node::pods_dir(&host.folder.path().join("agent"))).unwrap();
+    // SAFETY: a system call on numbers. What it gets ends with the file.
+    unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) != 0 }
+}
+
 fn says(pod: &Value, status: &str) -> bool {
     condition(pod, STOPS_WITH_LEASE).is_some_and(|condition| condition["status"] == status)
 }
@@ -133,9 +141,10 @@ async fn a_pod_starts_once_its_host_holds_its_lease_and_dies_with_it_without_age
             // SAFETY: a system call on numbers; the process is a shim of this test's own host.
             unsafe { libc::kill(shim, libc::SIGSTOP) };
         }
-        assert!(pids.iter().all(|pid| is_alive(pid)));
+        assert!(pids.iter().all(|pid| is_alive(pid)) && is_left(&host));
         heartbeats.cease().await;
         until_dead(&host, &pids).await;
+        assert!(!is_left(&host));
         assert_eq!(host.lease.as_ref().unwrap().1.ends(7), None, "not before");
     }
 }

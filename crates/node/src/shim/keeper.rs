@@ -21,6 +21,9 @@ use nix::unistd::{Pid, getppid};
 use super::{KEEPER, reaping, supervisor};
 use crate::container::cgroup;
 
+/// How often a lock is tried to be had that somebody else has for a moment.
+const LOOKS: usize = 20;
+
 /// By which lease a pod runs.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -192,8 +195,15 @@ fn hold_all_pods() -> io::Result<Option<std::fs::File>> {
     let Some(folder) = std::env::args_os().nth(2) else { return Ok(None) };
     let Some(pods) = Path::new(&folder).parent() else { return Ok(None) };
     let pods = std::fs::File::open(pods)?;
-    // SAFETY: a system call on numbers. Others hold it likewise, or for a look.
-    unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_SH) };
+    for _ in 0..LOOKS {
+        // SAFETY: a system call on numbers.
+        if unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0 {
+            break;
+        }
+        // A watchdog's keeper looks, for microseconds.
+        // SAFETY: there are no entries: it only waits.
+        unsafe { libc::poll(std::ptr::null_mut(), 0, 5) };
+    }
     Ok(Some(pods))
 }
 
