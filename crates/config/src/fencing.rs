@@ -108,6 +108,12 @@ impl Fencing {
             findings.require(is_host_name(host), &field, "that is no host's name", "name a host");
             agent.check(&field, findings);
         }
+        findings.require(
+            self.agents.is_empty() || self.silent_for < fenced_after,
+            "fencing.silentFor",
+            format!("by then a host is fenced by its lease, after {fenced_after:?}, and no agent would ever run"),
+            "give timeouts.lease.fencedAfter more than fencing.silentFor and the agent's timeout together, such as 1m",
+        );
         let slowest = self.agents.values().map(|agent| agent.timeout).max();
         if slowest.is_some_and(|slowest| self.silent_for.saturating_add(slowest) > fenced_after) {
             findings.warnings.push(crate::Problem {
@@ -195,8 +201,10 @@ mod tests {
         let n2 = &fencing.agents["n2"];
         assert_eq!((n2.action, n2.timeout.as_secs(), n2.tries), (FenceAction::Reboot, 20, 2));
         assert_eq!(checked(said.clone(), 25), Findings::default());
-        let findings = checked(said, 24);
+        let findings = checked(said.clone(), 24);
         assert_eq!((findings.problems.len(), findings.warnings.len()), (0, 1), "{findings:?}");
+        let problems = checked(said, 2).problems;
+        assert_eq!(problems.iter().map(|problem| &*problem.field).collect::<Vec<_>>(), ["fencing.silentFor"]);
     }
 
     #[test]
