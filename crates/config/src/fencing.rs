@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::Findings;
 use crate::check::is_host_name;
 
+/// The most hosts that have agents.
+const MOST_AGENTS: usize = 1000;
 /// The most parameters that an agent has, and the most bytes of each.
 const MOST_PARAMETERS: usize = 64;
 const LONGEST_VALUE: usize = 1024;
@@ -103,7 +105,13 @@ impl Fencing {
             "it is not above 0 and at most an hour",
             "take a time like 5s",
         );
-        for (host, agent) in &self.agents {
+        findings.require(
+            self.agents.len() <= MOST_AGENTS,
+            "fencing.agents",
+            format!("{} are more than {MOST_AGENTS}", self.agents.len()),
+            "name fewer",
+        );
+        for (host, agent) in self.agents.iter().take(MOST_AGENTS) {
             let field = format!("fencing.agents.{host}");
             findings.require(is_host_name(host), &field, "that is no host's name", "name a host");
             agent.check(&field, findings);
