@@ -202,13 +202,15 @@ impl FenceAgents {
         Err(why)
     }
 
-    /// Makes sure that a majority follows this host right now, which one that was cut off can't know of itself, and that it still hears nothing.
+    /// Makes sure that a majority follows this host right now, which one that was cut off can't know of itself, and that the host still isn't heard.
     async fn still_may(&self, host: &str) -> Result<(), String> {
         let answer = timeout(ANSWER, self.store.read()).await;
         if !matches!(answer, Ok(Ok(_))) || !self.store.leadership().borrow().is_me {
             return Err("no majority follows this host any more".into());
         }
-        match self.silence.silent.borrow().contains_key(host) {
+        let is_silent = self.silence.silent.borrow().contains_key(host);
+        let is_missed = self.silence.missed.borrow().contains(host);
+        match is_silent && is_missed {
             true => Ok(()),
             false => Err("it was heard again".into()),
         }
