@@ -77,11 +77,18 @@ impl Fences {
         off
     }
 
-    /// How the watchdog stands, and what agents did, for `/metrics`.
+    /// The grades, how the watchdog stands, and what agents did, for `/metrics`.
     pub fn metrics(&self) -> server::Measure {
-        let (watchdog, runs) = (self.watchdog.clone(), self.runs.clone());
+        let (grades, watchdog, runs) = (self.grades.clone(), self.watchdog.clone(), self.runs.clone());
         Box::new(move |out| {
             runs.write(out);
+            let about = "Whether this host has a grade of fencing";
+            figures::family(out, "holdfast_fencing_grade", "gauge", about);
+            for grade in Grade::ALL {
+                let labels = format!(r#"grade="{}""#, grade.as_str());
+                let has_it = grades.borrow().contains(&grade);
+                figures::sample(out, "holdfast_fencing_grade", &labels, u8::from(has_it));
+            }
             let Some(state) = &watchdog else { return };
             let seconds = match &*state.borrow() {
                 State::Armed(timeout) => timeout.as_secs_f64(),

@@ -27,7 +27,8 @@ pub enum Grade {
 }
 
 impl Grade {
-    const ALL: [Grade; 3] = [Grade::Lease, Grade::Watchdog, Grade::Agent];
+    /// All there are, the weakest first.
+    pub const ALL: [Grade; 3] = [Grade::Lease, Grade::Watchdog, Grade::Agent];
 
     /// As a Node says it.
     pub fn as_str(self) -> &'static str {
