@@ -5,38 +5,38 @@
 //! so an address is given up in time though the host's process hangs, is stopped or was killed. The kernel would go on to answer for it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::FutureExt;
 use membership::lease::{Boottime, Epoch};
 use membership::{LeasePage, boottime};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::Error;
 use crate::netlink::Netlink;
 use crate::on_link::OnLink;
 
+mod host;
+
+pub(crate) use host::Keeper;
+
 /// The program's argument by which it is a keeper.
 const KEEPER: &str = "address-keeper";
-/// What it says once it keeps.
+/// What it says once it keeps, and whenever it is asked whether it does: then it has heard all that was said before.
 const READY: u8 = b'!';
-/// How long it may take to start.
-const START: Duration = Duration::from_secs(5);
-/// How long a host that has just started waits for it before it takes an address without one. Much else starts at that time.
-const FIRST: Duration = Duration::from_secs(3);
-/// After this time one that has ended is followed by another.
-const NEXT: Duration = Duration::from_millis(200);
+/// The question.
+const QUESTION: &str = "?";
+/// How many lines it hears before it looks at what is over.
+const LINES: usize = 256;
 /// How often it looks at least: its timers stand still while the machine sleeps, and the lease doesn't.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it looks at least while the host leads: whether the host's process is stopped has to be seen before others elect a leader.
@@ -127,7 +127,7 @@ pub(crate) async fn keep(
     let mut lines = BufReader::new(said).lines();
     let mut kept: BTreeMap<IpAddr, Hold> = BTreeMap::new();
     says.write_all(&[READY]).await?;
-    loop {
+    'host: loop {
         let mut wait = None;
         for (address, hold) in &kept {
             let look = match hold {
@@ -158,10 +158,20 @@ pub(crate) async fn keep(
         tokio::select! {
             // What the host says of an address comes before it puts that on the link.
             biased;
-            line = lines.next_line() => match line {
-                Ok(Some(line)) => hear(&line, &mut kept),
-                Ok(None) | Err(_) => break,
-            },
+            line = lines.next_line() => {
+                let (mut next, mut room) = (Some(line), LINES);
+                while let Some(line) = next {
+                    match line {
+                        // It asks for no more than it takes answers for.
+                        Ok(Some(line)) if line == QUESTION => _ = says.try_write(&[READY]),
+                        Ok(Some(line)) => hear(&line, &mut kept),
+                        Ok(None) | Err(_) => break 'host,
+                    }
+                    room -= 1;
+                    // What has arrived together.
+                    next = if room > 0 { lines.next_line().now_or_never() } else { None };
+                }
+            }
             () = look => {}
         }
     }
@@ -205,154 +215,19 @@ fn hear(line: &str, kept: &mut BTreeMap<IpAddr, Hold>) {
     kept.insert(address, hold);
 }
 
-/// The host's side: has a keeper there for as long as [`run`](Keeper::run) runs, and tells it what to keep.
-#[derive(Debug, Clone)]
-pub(crate) struct Keeper(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    program: PathBuf,
-    link: String,
-    page: LeasePage,
-    told: Mutex<Told>,
-    /// Whether one is there that has been told all.
-    is_there: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    keeper: Option<UnixStream>,
-    kept: BTreeMap<IpAddr, Hold>,
-}
-
-impl Told {
-    /// One that hears nothing any more is none.
-    fn say(&mut self, lines: &str) {
-        let said = self.keeper.as_mut().map(|keeper| keeper.write_all(lines.as_bytes()));
-        if !matches!(said, Some(Ok(()))) {
-            self.keeper = None;
-        }
-    }
-}
-
-impl Keeper {
-    /// One that doesn't run yet: this program, and the link that it is to look after.
-    pub fn new(program: PathBuf, link: String, page: LeasePage) -> Self {
-        let (told, is_there) = (Mutex::default(), watch::Sender::new(false));
-        Keeper(Arc::new(Shared { program, link, page, told, is_there }))
-    }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says something, and answers whether there is one that hears it.
-    fn say(&self, mut told: MutexGuard<'_, Told>, lines: &str) -> bool {
-        told.say(lines);
-        let is_there = told.keeper.is_some();
-        self.0.is_there.send_replace(is_there);
-        is_there
-    }
-
-    /// Has an address given up when what it is held by is over. False if there is no keeper at the moment: the next one hears of it.
-    pub fn tell(&self, address: IpAddr, hold: Hold) -> bool {
-        let mut told = self.told();
-        told.kept.insert(address, hold);
-        self.say(told, &hold.line(address))
-    }
-
-    /// The same, and waits until there is a keeper that has heard it.
-    ///
-    /// # Errors
-    /// If there is none in time: then nothing is kept.
-    pub async fn keep(&self, address: IpAddr, hold: Hold) -> Result<(), Error> {
-        let mut is_there = self.0.is_there.subscribe();
-        if self.tell(address, hold) {
-            return Ok(());
-        }
-        match timeout(START, is_there.wait_for(|is_there| *is_there)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => {
-                self.gone(address);
-                Err(Error::Keeper(io::ErrorKind::TimedOut.into()))
-            }
-        }
-    }
-
-    /// Waits until there is one, but not for long.
-    pub async fn is_there(&self) {
-        let mut is_there = self.0.is_there.subscribe();
-        let _ = timeout(FIRST, is_there.wait_for(|is_there| *is_there)).await;
-    }
-
-    /// An address has been given up.
-    pub fn gone(&self, address: IpAddr) {
-        let mut told = self.told();
-        if told.kept.remove(&address).is_some() {
-            self.say(told, &format!("{address}\n"));
-        }
-    }
-
-    /// Has a keeper run, and another one when it has ended or hangs.
-    pub async fn run(self) {
-        let mut problem = None;
-        loop {
-            let ended = self.run_one().await.err().map(|error| error.to_string());
-            if ended.is_none() || ended != problem {
-                let why = ended.as_deref().unwrap_or("it was there, and is gone");
-                tracing::warn!(why, "the keeper of addresses doesn't run; another one is started");
-            }
-            problem = ended;
-            sleep(NEXT).await;
-        }
-    }
-
-    async fn run_one(&self) -> io::Result<()> {
-        let (own, theirs) = UnixStream::pair()?;
-        let page = self.0.page.file().try_clone_to_owned()?;
-        let mut command = Command::new(&self.0.program);
-        command.arg(KEEPER).arg(&self.0.link).stdin(OwnedFd::from(theirs)).stdout(page);
-        let mut child = command.stderr(Stdio::inherit()).spawn()?;
-        // What is started holds it open; nobody else here does.
-        drop(command);
-        // Both ends that are this process' own: what hangs must hold up nobody who says something.
-        own.set_nonblocking(true)?;
-        let mut ready = tokio::net::UnixStream::from_std(own.try_clone()?)?;
-        let said = timeout(START, ready.read_u8()).await;
-        if !matches!(said, Ok(Ok(READY))) {
-            child.kill().await?;
-            return Err(io::Error::other("it didn't start"));
-        }
-        self.introduce(Some(own));
-        let mut is_there = self.0.is_there.subscribe();
-        let unheard = async { _ = is_there.wait_for(|is_there| !is_there).await };
-        let ended = tokio::select! {
-            ended = child.wait() => ended.map(drop),
-            () = unheard => child.kill().await,
-        };
-        self.introduce(None);
-        ended
-    }
-
-    /// From now on this is the keeper, and has yet to hear all; or there is none.
-    fn introduce(&self, keeper: Option<UnixStream>) {
-        let mut told = self.told();
-        told.keeper = keeper;
-        let all: String = told.kept.iter().map(|(address, hold)| hold.line(*address)).collect();
-        self.say(told, &all);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::Ipv4Addr;
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::netlink::tests::{in_namespace, ip, pair};
 
-    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 73, 0, 200));
+    pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 73, 0, 200));
 
-    async fn is_here(wanted: bool) {
+    pub(super) async fn is_here(wanted: bool) {
         let looks = async {
             while ip("address show").contains("10.73.0.200/32") != wanted {
                 sleep(Duration::from_millis(10)).await;

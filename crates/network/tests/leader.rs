@@ -171,4 +171,12 @@ fn leave_the_link() {
     }
     wait("another keeper", || !runs.children().is_subset(&keeper));
     assert!(runs.has(), "a keeper's end is no reason to give it up");
+    // One that hangs is none.
+    wait("one keeper alone", || runs.children().len() == 1);
+    let keeper = runs.children();
+    for pid in &keeper {
+        kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap();
+    }
+    wait("another keeper than the one that hangs", || !runs.children().is_subset(&keeper));
+    assert!(runs.has(), "nor is that it hangs");
 }
