@@ -11,6 +11,7 @@ mod certificates;
 mod check;
 mod containers;
 mod custom_resources;
+mod cut_off;
 mod described;
 mod drain;
 mod drill;
