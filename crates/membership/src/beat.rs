@@ -1,5 +1,5 @@
 //! A heartbeat on the wire: version, name of the sender, incarnation, sequence, epoch, its view of the members, what it has taken in of
-//! the receiver, what it says about hosts that it doesn't hear, and an HMAC over all of it. That it hears no majority of the members it says as
+//! the receiver, what it says about hosts that it doesn't hear, and an HMAC over all of it. That it hears fewer than half of the members it says as
 //! one says of another host that it misses it, with its own name: who doesn't know that takes it for such a word.
 
 use ring::hmac;
@@ -26,7 +26,7 @@ pub(crate) struct Beat<'a> {
     pub view: View,
     /// The newest beat of the receiver that the sender has taken in.
     pub acknowledges: Option<Acknowledged>,
-    /// The sender hears no majority of the members.
+    /// The sender hears fewer than half of the members.
     pub is_deaf: bool,
     /// What the sender says about hosts that it doesn't hear.
     pub words: Vec<(&'a str, Word)>,

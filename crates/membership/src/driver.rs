@@ -473,7 +473,7 @@ impl Pulse {
                 HostChange::Silent { host, unheard_for, is_deaf } => {
                     let ms = unheard_for.as_millis() as u64;
                     if *is_deaf {
-                        tracing::warn!(%host, "a host is heard, but hears no majority of the members: it counts as silent");
+                        tracing::warn!(%host, "a host is heard, but hears fewer than half of the members: it counts as silent");
                     }
                     tracing::info!(target: "timeline", what = "host-silent", subject = %host, last_heard_ms_ago = ms);
                 }

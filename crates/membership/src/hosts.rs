@@ -6,8 +6,8 @@ use std::time::Instant;
 /// What is known of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Liveness {
-    /// When it was last heard, as of the last change; the start of the tally if it never was. Beats of one that says that it hears no
-    /// majority of the members don't count.
+    /// When it was last heard, as of the last change; the start of the tally if it never was. Beats of one that says that it hears fewer
+    /// than half of the members don't count.
     pub last_heard: Instant,
     /// Whether it is silent.
     pub silent: bool,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::lease::majority;
 use crate::{Hosts, Liveness};
 
 /// How many of a host's former lives are remembered, so that their beats can't be played again.
@@ -12,7 +11,7 @@ const FORMER_LIVES: usize = 32;
 /// Something that changed about a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostChange {
-    /// It has not been heard for too long, or says for too long that it hears no majority of the members.
+    /// It has not been heard for too long, or says for too long that it hears fewer than half of the members.
     Silent {
         /// Which host.
         host: String,
@@ -50,14 +49,15 @@ pub enum Refused {
 /// Counts the beats of the other hosts. A pause of this host itself is not held against them: when a check
 /// comes late, everybody's last beat is taken to be as much younger.
 ///
-/// A host that hears no majority of the members is *deaf*: it can hold no lease, reach no state and answer no connection, though all others may
-/// hear it. It says so in its beats, and they are no sign of life then. To one who is deaf itself they are: where no majority is
+/// A host that hears fewer than half of the members, itself counted, is *deaf*: it can hold no lease and reach no state, though all others may
+/// hear it. It says so in its beats, and they are no sign of life then. (With exactly half it can't either; but of two members one may be gone, and
+/// the rest goes on as well as it can.) To one who is deaf itself they are: where no majority is
 /// left at all, the hosts that still hear each other go on.
 #[derive(Debug, Clone)]
 pub struct Tally {
     silent_after: Duration,
     last_check: Instant,
-    /// A majority of whom is to be heard.
+    /// Half of whom are to be heard at least.
     members: BTreeSet<String>,
     records: BTreeMap<String, Record>,
 }
@@ -105,7 +105,7 @@ impl Tally {
         Tally { silent_after, last_check: now, members: BTreeSet::new(), records }
     }
 
-    /// A majority of which hosts this one has to hear. Without any it is never deaf.
+    /// Half of which hosts this one has to hear at least. Without any it is never deaf.
     pub fn count_on(&mut self, members: BTreeSet<String>) {
         self.members = members;
     }
@@ -114,7 +114,7 @@ impl Tally {
     pub fn is_deaf(&self) -> bool {
         let is_unheard = |member: &&String| self.records.get(*member).is_some_and(|record| record.unheard);
         let unheard = self.members.iter().filter(is_unheard).count();
-        !self.members.is_empty() && self.members.len() - unheard < majority(self.members.len())
+        2 * (self.members.len() - unheard) < self.members.len()
     }
 
     /// Whether the beats of a host are signs of life, which are those of a deaf one or of another.

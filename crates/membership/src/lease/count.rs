@@ -31,7 +31,7 @@ struct About {
     missed: BTreeMap<String, Instant>,
     /// The newest epoch in which it was heard here.
     heard: Option<Epoch>,
-    /// The newest in which it was, and said that it hears a majority of the members.
+    /// The newest in which it was, and could hear the members.
     able: Option<Epoch>,
 }
 
@@ -69,7 +69,7 @@ impl Count {
         }
     }
 
-    /// A host that hears no majority of the members was heard in this epoch. All before it are over; it will hold no lease in this one while that is
+    /// A host that says that it hears too few of the members was heard in this epoch. All before it are over; it will hold no lease in this one while that is
     /// so, and is not back.
     pub fn heard_deaf(&mut self, host: &str, epoch: Epoch) {
         if let Some(about) = self.hosts.get_mut(host) {

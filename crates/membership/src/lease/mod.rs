@@ -123,7 +123,7 @@ pub fn can_be_fenced(members: &BTreeSet<String>) -> bool {
 }
 
 /// How many are more than half of `members`.
-pub(crate) fn majority(members: usize) -> usize {
+fn majority(members: usize) -> usize {
     members / 2 + 1
 }
 

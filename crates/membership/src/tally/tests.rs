@@ -132,7 +132,7 @@ fn beats_of_b(
 }
 
 #[test]
-fn a_host_that_says_that_it_hears_no_majority_is_silent_though_it_is_heard() {
+fn a_host_that_says_that_it_hears_too_few_is_silent_though_it_is_heard() {
     let start = start();
     let mut tally = tally(start);
     tally.count_on(["a", "b", "me"].map(str::to_owned).into());
@@ -155,7 +155,7 @@ fn a_host_that_says_that_it_hears_no_majority_is_silent_though_it_is_heard() {
 }
 
 #[test]
-fn who_hears_no_majority_takes_the_others_as_they_are_heard() {
+fn who_hears_too_few_takes_the_others_as_they_are_heard() {
     let start = start();
     let mut tally = tally(start);
     assert!(!tally.is_deaf(), "there are no members yet");
@@ -166,12 +166,13 @@ fn who_hears_no_majority_takes_the_others_as_they_are_heard() {
     checked(&mut tally, start, 0, 250);
     assert!(tally.is_deaf(), "two of three members are silent");
     assert!(tally.is_sign(true) && tally.is_sign(false));
+    for (members, is_deaf) in [("a me", false), ("a", true), ("a c me new", false)] {
+        let mut other = tally.clone();
+        other.count_on(members.split(' ').map(str::to_owned).collect());
+        assert_eq!(other.is_deaf(), is_deaf, "{members}: half of them are enough");
+    }
     let now = start + ms(260);
-    assert_eq!(
-        tally.beat("b", 7, 2, now),
-        Ok(vec![heard("b", 260)]),
-        "a worker that hears no majority either"
-    );
+    assert_eq!(tally.beat("b", 7, 2, now), Ok(vec![heard("b", 260)]), "a worker that hears too few either");
     // A beat tells that a member is there, whatever it says.
     tally.no_sign("c", 7, 1, now).unwrap();
     assert!(!tally.is_deaf() && !tally.is_sign(true) && tally.hosts().is_silent("c"));

@@ -6,7 +6,7 @@ use membership::lease::{Acknowledged, Known, Terms, View, Word};
 
 use super::{Agent, HOSTS, Host, Page, SILENT, World, members, number, others};
 
-/// Whether a host hears no majority, itself counted.
+/// Whether a host hears fewer than half of the hosts, itself counted.
 fn is_deaf(host: usize, agent: &Agent, now: Instant) -> bool {
     let is_heard = |(other, at): &(&usize, &Instant)| **other != host && now.duration_since(**at) < SILENT;
     agent.beats.iter().filter(is_heard).count() < HOSTS.len() / 2

@@ -203,7 +203,7 @@ fn where_no_majority_is_left_the_others_hear_each_other() {
     for seed in 0..20 {
         let mut world = World::new(seed, 5, 3, Terms::default());
         world.run(1_000);
-        // Two of three members are gone: all others say that they hear no majority.
+        // Two of three members are gone: all others say that they hear fewer than half.
         for member in [0, 1] {
             world.hosts[member].process = None;
             world.hosts[member].running = None;
