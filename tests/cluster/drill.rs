@@ -125,12 +125,19 @@ fn a_leaders_disk_that_stalls_costs_no_pod() {
     let Some(report) = check_fault(&args, 0) else { return };
     assert_eq!((&report["stall_ms"], &report["lasts_ms"]), (&200.into(), &5000.into()), "{report}");
     assert!(tells(&report, "slow-disk") && tells(&report, "slow-disk-over"), "{report}");
+    let writes = &report["runs"][0]["writes"];
+    assert!(writes["asked"].as_u64() > Some(20) && writes["outage_ms"].is_u64(), "{report}");
 }
 
 #[test]
 fn a_leaders_disk_is_full_for_a_while() {
     let Some(report) = check_fault(&["--fault", "full-disk", "--lasts", "5s"], 0) else { return };
     assert_eq!(report["lasts_ms"], 5000, "{report}");
+    let writes = &report["runs"][0]["writes"];
+    assert!(
+        writes["outage_ms"].as_u64().is_some_and(|away| away < 5000),
+        "another one leads by then: {report}"
+    );
     for what in ["full-disk", "full-disk-over", "as-declared"] {
         assert!(tells(&report, what), "{what}: {report}");
     }

@@ -161,7 +161,27 @@ impl Client {
     /// Asks over a connection of its own, as a user's first ask: TCP, TLS, one GET, closed. The time given is
     /// for all of it. Any code is an answer.
     pub async fn fresh(&self, path: &str, timeout: Duration) -> Result<Answer, AskFailure> {
-        let mut request = self.build(Method::GET, path, None, None)?;
+        self.exchange(self.build(Method::GET, path, None, None)?, path, timeout).await
+    }
+
+    /// Changes an object over a connection of its own, likewise.
+    pub async fn fresh_patch(
+        &self,
+        path: &str,
+        content: Content,
+        patch: &Value,
+        timeout: Duration,
+    ) -> Result<Answer, AskFailure> {
+        let body = Some((content, Bytes::from(patch.to_string())));
+        self.exchange(self.build(Method::PATCH, path, body, None)?, path, timeout).await
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<Answer, AskFailure> {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let ask = self.in_time(timeout, async {
             let (mut sender, mut driver) = self.endpoint.open().await?;

@@ -1,7 +1,7 @@
 //! The client against a server of its own.
 
 use crate::test_server::{Asked, TestServer};
-use crate::{Applied, AskFailure, Client, Discovery, Error, Kubeconfig, WatchKind, apply};
+use crate::{Applied, AskFailure, Client, Content, Discovery, Error, Kubeconfig, WatchKind, apply};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +35,12 @@ async fn connections_are_used_again_and_fresh_ones_are_not() {
         assert!(client.fresh("/api", Duration::from_secs(10)).await.unwrap().is_success());
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 4);
+    let (patch, patience) = (json!({"data": {"a": "1"}}), Duration::from_secs(10));
+    let answer = client.fresh_patch("/api/x", Content::MergePatch, &patch, patience).await.unwrap();
+    assert!(answer.is_success());
+    assert_eq!(server.connections.load(Ordering::SeqCst), 5);
+    let asked = server.asked.lock().unwrap().pop().unwrap();
+    assert_eq!((asked.line.as_str(), asked.body.as_str()), ("PATCH /api/x", r#"{"data":{"a":"1"}}"#));
 }
 
 #[tokio::test]

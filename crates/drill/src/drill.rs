@@ -5,7 +5,7 @@ use crate::fault::{Act, Fault};
 use crate::observe::Observer;
 use crate::owner::OwnersProxy;
 use crate::preload::Preload;
-use crate::probe::{Series, fresh};
+use crate::probe::{Series, fresh, write};
 use crate::progress::Progress;
 use crate::report::Cluster;
 use crate::stage::{Stage, Step};
@@ -27,6 +27,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(200);
 /// When this many requests fail from the beginning, and none succeeds, the answers come from something that doesn't speak HTTP: two seconds.
 const MUTE: usize = 40;
 
+/// The ConfigMap that is changed again and again.
+const WRITTEN: &str = "drill-written";
+
 /// A drill under way.
 pub(crate) struct Drill<'a> {
     pub(crate) site: &'a dyn Site,
@@ -47,6 +50,8 @@ pub(crate) struct Drill<'a> {
 pub(crate) struct Probes {
     pub(crate) api: Series,
     pub(crate) service: Series,
+    /// Changes of an object, where the fault is of a disk.
+    pub(crate) writes: Option<Series>,
     pub(crate) survivors: Vec<Series>,
     pub(crate) kubectl_proxy: Option<Series>,
     /// The identities of the workload's StatefulSet.
@@ -61,6 +66,7 @@ impl Probes {
         let stateful = self.stateful.iter().map(|identity| &identity.series);
         [&self.api, &self.service]
             .into_iter()
+            .chain(&self.writes)
             .chain(&self.survivors)
             .chain(&self.kubectl_proxy)
             .chain(stateful)
@@ -148,6 +154,9 @@ impl Drill<'_> {
         for line in said {
             self.stage.progress.say(&line)?;
         }
+        if self.options.fault.is_of_disk() {
+            self.make_written().await?;
+        }
         if let (Some(file), true) = (&self.options.kubeconfig_file, self.options.workload.is_some()) {
             self.owners_proxy = OwnersProxy::start(file).await;
             if self.owners_proxy.is_none() {
@@ -157,6 +166,20 @@ impl Drill<'_> {
             }
         }
         Ok(())
+    }
+
+    fn config_maps(&self) -> String {
+        format!("/api/v1/namespaces/{}/configmaps", self.workload.namespace)
+    }
+
+    /// Makes what is changed again and again.
+    async fn make_written(&self) -> Result<(), Error> {
+        let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": WRITTEN}});
+        match self.client.create(&self.config_maps(), &made).await {
+            // It was left by an earlier drill, in a namespace of the user's.
+            Err(error) if error.code() == Some(409) => Ok(()),
+            made => made.map(drop).map_err(Error::from),
+        }
     }
 
     /// Makes the workload's namespace; a cluster that has only just begun may need a moment for it.
@@ -302,6 +325,11 @@ impl Drill<'_> {
             stateful: identities.unwrap_or_default(),
             api: start(fresh(&self.client, "/api/v1/nodes".into())),
             service: start(fresh(&self.client, path.clone())),
+            writes: self
+                .options
+                .fault
+                .is_of_disk()
+                .then(|| start(write(&self.client, format!("{}/{WRITTEN}", self.config_maps())))),
             survivors,
             kubectl_proxy: self.owners_proxy.as_ref().map(|proxy| start(proxy.ask(path))),
         })

@@ -166,6 +166,11 @@ impl Fault {
         }
     }
 
+    /// Whether it is of a disk, which who only reads doesn't notice.
+    pub(crate) fn is_of_disk(self) -> bool {
+        matches!(self, Fault::SlowDisk { .. } | Fault::FullDisk { .. })
+    }
+
     /// Whether requests may fail at all.
     pub(crate) fn may_cost_requests(self) -> bool {
         self != Fault::Restart

@@ -2,8 +2,10 @@
 
 use crate::instance::{Instance, Known, Signed};
 use crate::{Ask, BoxFuture, Moment, clock::Clock};
-use client::Client;
+use client::{Client, Content};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tasks::SpawnIn;
@@ -30,6 +32,20 @@ pub(crate) fn fresh(client: &Client, path: String) -> AskFn {
                 true => Ok(Instance::read(&answer.body)),
                 false => Err(format!("code {}", answer.code)),
             }
+        })
+    })
+}
+
+/// Changes an object over a fresh connection, each time to something else; a code of 2xx is a good answer.
+pub(crate) fn write(client: &Client, path: String) -> AskFn {
+    let (client, written) = (client.clone(), AtomicU64::new(0));
+    Arc::new(move || {
+        let (client, path) = (client.clone(), path.clone());
+        let patch = json!({"data": {"written": written.fetch_add(1, Ordering::Relaxed).to_string()}});
+        Box::pin(async move {
+            let answer = client.fresh_patch(&path, Content::MergePatch, &patch, TIMEOUT).await;
+            let answer = answer.map_err(|e| e.to_string())?;
+            if answer.is_success() { Ok(None) } else { Err(format!("code {}", answer.code)) }
         })
     })
 }

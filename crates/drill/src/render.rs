@@ -161,8 +161,9 @@ fn table_of_runs(runs: &[Run], out: &mut dyn Write) -> Result<()> {
 fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
     writeln!(out)?;
     writeln!(out, "  {:<26}{:>10}{:>16}{:>18}", "clock", "outage", "failed/asked", "slowest answer")?;
-    let rows: [(&str, Option<&SeriesReport>); 4] = [
+    let rows: [(&str, Option<&SeriesReport>); 5] = [
         ("API", Some(&run.api)),
+        ("API, writes", run.writes.as_ref()),
         ("service", Some(&run.service)),
         ("service, surviving hosts", run.survivors.as_ref()),
         ("service, kubectl proxy", run.kubectl_proxy.as_ref()),
@@ -293,6 +294,7 @@ pub(crate) mod tests {
             target: "n1".into(),
             was: vec!["leader", "vip", "worker"],
             api: clock(Some(381), 7, 12),
+            writes: None,
             service: clock(Some(388), 7, 14),
             survivors: Some(clock(Some(4), 0, 231)),
             kubectl_proxy: None,

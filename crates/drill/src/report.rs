@@ -66,6 +66,9 @@ pub struct Run {
     pub was: Vec<&'static str>,
     /// The API through the virtual address.
     pub api: SeriesReport,
+    /// Changes of an object through the virtual address, where the fault is of a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<SeriesReport>,
     /// The service through the virtual address.
     pub service: SeriesReport,
     /// The service through every surviving host's own address.
@@ -287,13 +290,14 @@ impl Run {
         let clocks =
             [self.api.outage_ms, self.service.outage_ms, self.rejoin.ready_ms, self.rejoin.as_declared_ms];
         let is_replaced = self.replacement.answered_ms.is_some() || !self.has_replacement();
-        clocks.iter().all(Option::is_some) && is_replaced && self.safety.is_recovered()
+        let is_written = self.writes.is_none_or(|writes| writes.outage_ms.is_some());
+        clocks.iter().all(Option::is_some) && is_written && is_replaced && self.safety.is_recovered()
     }
 
     /// Requests that failed, in whatever way they were sent.
     fn failed_asks(&self) -> usize {
-        let all =
-            [Some(&self.api), Some(&self.service), self.survivors.as_ref(), self.kubectl_proxy.as_ref()];
+        let (writes, survivors) = (self.writes.as_ref(), self.survivors.as_ref());
+        let all = [Some(&self.api), writes, Some(&self.service), survivors, self.kubectl_proxy.as_ref()];
         all.into_iter().flatten().map(|series| series.failed).sum()
     }
 

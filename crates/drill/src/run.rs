@@ -94,7 +94,8 @@ impl Drill<'_> {
             measure(&asks, cut, self.options.quiet, until)
         };
         let clocks = [&probes.api, &probes.service].map(|s| SeriesReport::from(outage(s)));
-        let kubectl_proxy = probes.kubectl_proxy.as_ref().map(|s| outage(s).into());
+        let [writes, kubectl_proxy] =
+            [&probes.writes, &probes.kubectl_proxy].map(|series| series.as_ref().map(|s| outage(s).into()));
         let dots = |series: &Series| {
             let (asks, _) = series.asks();
             let dot = |ask: &Ask| Dot {
@@ -106,9 +107,14 @@ impl Drill<'_> {
         };
         let asks = Asks { api: dots(&probes.api), service: dots(&probes.service) };
         let of_survivors: Vec<_> = probes.survivors.iter().map(outage).collect();
-        let reasons: Vec<_> = [("API", &probes.api), ("service", &probes.service)]
-            .iter()
-            .filter_map(|(name, series)| Some((*name, series.reasons().into_iter().next()?)))
+        let named = [
+            ("API", Some(&probes.api)),
+            ("API, writes", probes.writes.as_ref()),
+            ("service", Some(&probes.service)),
+        ];
+        let reasons: Vec<_> = named
+            .into_iter()
+            .filter_map(|(name, series)| Some((name, series?.reasons().into_iter().next()?)))
             .collect();
         let replaced = replacement.as_ref().map(|(at, _)| *at);
         let mut safety = self.judge(cut, &target, &probes, replaced);
@@ -142,6 +148,7 @@ impl Drill<'_> {
             fault,
             was,
             api: clocks[0],
+            writes,
             service: clocks[1],
             survivors: worst(&of_survivors),
             kubectl_proxy,

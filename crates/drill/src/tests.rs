@@ -336,6 +336,11 @@ async fn a_fault_that_passes_by_ends_in_its_time_and_needs_no_new_pod() {
         assert_eq!((run.replacement.answered_ms, run.rejoin.ready_ms), (None, Some(0)), "{fault:?}");
         assert_eq!(run.safety.counts.needless_replacements, Some(0), "{fault:?}");
         assert!(report.is_recovered(), "{fault:?}: {run:?}");
+        assert_eq!(run.writes.is_some(), fault.is_of_disk(), "{fault:?}");
+        if let Some(writes) = run.writes {
+            assert!(writes.failed > 0 && writes.asked > writes.failed, "{writes:?}");
+            assert!(writes.outage_ms.unwrap() >= SILENT.as_millis() as u64, "{writes:?}");
+        }
         let at = |what: &str| run.timeline.iter().rfind(|e| e.what == what).map(|e| e.at_ms).unwrap();
         let (last, least) = (fault.changes().last().unwrap().0, at(fault.mended()));
         assert!(least >= last.as_millis() as i64, "{fault:?}: {least}");

@@ -107,7 +107,9 @@ impl FakeCluster {
                 let Some(mut object) = self.get(path) else { return missing() };
                 merge(&mut object, &serde_json::from_slice(body).unwrap());
                 let made = self.put(path, object);
-                self.roll(path);
+                if path.contains("/deployments/") {
+                    self.roll(path);
+                }
                 (200, made)
             }
             Method::DELETE => {
