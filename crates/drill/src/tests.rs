@@ -382,6 +382,18 @@ async fn each_host_has_its_turn_until_the_time_is_up() {
 }
 
 #[tokio::test]
+async fn requests_are_sent_as_often_as_they_are_to_be() {
+    let fault = Fault::Pause { time: Duration::from_millis(500) };
+    let options = Options { fault, every: Duration::from_millis(10), ..options() };
+    let (report, _) = drilled(script(), options).await;
+    let report = report.unwrap();
+    let run = &report.runs[0];
+    // 500 ms of the fault and 400 ms of quiet; nobody waits for the answers that don't come.
+    assert!(run.api.asked as u64 + run.unsent_asks >= 80, "{:?}, {} not sent", run.api, run.unsent_asks);
+    assert!(run.api.failed >= 10 || run.unsent_asks > 0, "{:?}", run.api);
+}
+
+#[tokio::test]
 async fn a_worker_is_drawn_where_there_is_one() {
     let fault = Fault::Pause { time: Duration::from_millis(10) };
     let options = || Options { fault, target: Target::Worker, ..options() };
