@@ -119,6 +119,7 @@ fn tiles(report: &Report, out: &mut String) {
     let is_replaced = report.runs.iter().any(Run::has_replacement);
     let clocks = [
         ("API away", Some(summary.api_outage_ms)),
+        ("API away for writes", summary.writes_outage_ms),
         ("service away", Some(summary.service_outage_ms)),
         ("new pod answers after", is_replaced.then_some(summary.replacement_answered_ms)),
         ("stateful pod answers after", summary.safety.stateful_answered_ms),

@@ -33,6 +33,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
         let is_replaced = summary.replacement_answered_ms.p50.is_some() || report.fault.takes_host_away();
         let clocks = [
             ("API outage", Some(summary.api_outage_ms)),
+            ("API outage, writes", summary.writes_outage_ms),
             ("service outage", Some(summary.service_outage_ms)),
             ("new pod answers after", is_replaced.then_some(summary.replacement_answered_ms)),
             (&ready, Some(summary.rejoin_ready_ms)),

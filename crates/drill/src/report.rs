@@ -178,6 +178,9 @@ pub struct MemoryOfRun {
 pub struct Summary {
     /// Of the API's outage.
     pub api_outage_ms: Percentiles,
+    /// Of the outage of changes, where the fault is of a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes_outage_ms: Option<Percentiles>,
     /// Of the service's outage.
     pub service_outage_ms: Percentiles,
     /// Of the first answer of a new pod.
@@ -224,6 +227,10 @@ impl Summary {
         let told = |all: Percentiles| all.p50.map(|_| all);
         Summary {
             api_outage_ms: of(|r| r.api.outage_ms),
+            writes_outage_ms: runs
+                .iter()
+                .any(|run| run.writes.is_some())
+                .then(|| of(|r| r.writes?.outage_ms)),
             service_outage_ms: of(|r| r.service.outage_ms),
             replacement_answered_ms: of(|r| r.replacement.answered_ms),
             rejoin_ready_ms: of(|r| r.rejoin.ready_ms),

@@ -337,6 +337,7 @@ async fn a_fault_that_passes_by_ends_in_its_time_and_needs_no_new_pod() {
         assert_eq!(run.safety.counts.needless_replacements, Some(0), "{fault:?}");
         assert!(report.is_recovered(), "{fault:?}: {run:?}");
         assert_eq!(run.writes.is_some(), fault.is_of_disk(), "{fault:?}");
+        assert_eq!(report.summary.writes_outage_ms.is_some(), fault.is_of_disk(), "{fault:?}");
         if let Some(writes) = run.writes {
             assert!(writes.failed > 0 && writes.asked > writes.failed, "{writes:?}");
             assert!(writes.outage_ms.unwrap() >= SILENT.as_millis() as u64, "{writes:?}");

@@ -19,13 +19,14 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 type Case = (&'static str, fn() -> Outcome);
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     ("a_cut_host_is_silent_and_comes_back", || as_island(cut_and_return)),
     ("hosts_reach_each_other_and_have_their_own_loopback", || as_island(hosts_reach_each_other)),
     ("a_listener_bound_before_is_reached_from_the_machine", forwarded),
     ("packets_are_lost_between_hosts_and_nowhere_else", || as_island(packets_are_lost)),
     ("a_program_is_stopped_killed_and_shut_down", || as_island(stopped_killed_shut_down)),
     ("a_disk_of_a_host_s_own_is_filled_and_emptied", disk_filled),
+    ("a_hosts_syncs_stall_in_all_its_lives_and_no_others_do", || as_island(syncs_stall)),
     ("nothing_is_left_after_stop_or_drop", || as_island(nothing_left)),
     ("a_second_thread_is_noticed", second_thread),
 ];
@@ -74,7 +75,7 @@ fn all_cases(filter: Option<&String>) -> ExitCode {
 }
 
 /// A host: answers over UDP with what it was sent, and over TCP, line by line. A line that is an address is a
-/// request for what that address answers over UDP.
+/// request for what that address answers over UDP, and `sync` one to write something to its disk first.
 fn host(config: &str) -> Outcome {
     let config = HostConfig::load(config.as_ref())?;
     let pod = Command::new("sleep").arg("1000").spawn()?;
@@ -87,8 +88,10 @@ fn host(config: &str) -> Outcome {
             let _ = udp.send_to(&buffer[..length], from);
         }
     });
+    let synced = config.data_dir.join("synced");
     for connection in tcp.incoming() {
         let mut connection = connection?;
+        let synced = synced.clone();
         std::thread::spawn(move || {
             let lines = BufReader::new(connection.try_clone().expect("a second handle")).lines();
             for line in lines.map_while(Result::ok) {
@@ -96,6 +99,10 @@ fn host(config: &str) -> Outcome {
                     Ok(address) => ask_udp(address).unwrap_or_else(|error| error.to_string()),
                     Err(_) if line == "hostname" => {
                         std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into()
+                    }
+                    Err(_) if line == "sync" => {
+                        let done = std::fs::File::create(&synced).and_then(|file| file.sync_all());
+                        done.map_or_else(|error| error.to_string(), |()| line)
                     }
                     Err(_) if line == "hardware" => {
                         std::fs::read_to_string("/proc/net/arp").unwrap_or_default().replace('\n', ";")
@@ -158,10 +165,19 @@ fn as_island(case: fn(Island, &tokio::runtime::Runtime) -> Outcome) -> Outcome {
 }
 
 fn start(island: Island, folder: &tempfile::TempDir, nodes: usize) -> impl Future<Output = Cluster> {
+    start_on(island, folder, nodes, Disks::Common)
+}
+
+fn start_on(
+    island: Island,
+    folder: &tempfile::TempDir,
+    nodes: usize,
+    disks: Disks,
+) -> impl Future<Output = Cluster> {
     let folder = Folder::open_or_create(folder.path(), nodes, NetKind::Netns).expect("a new folder");
     let program = std::env::current_exe().expect("a program knows where it is");
     let (arguments, net) = (vec!["host".into()], Net::Netns(island));
-    let options = Options { folder, program, arguments, net, disks: Disks::Common };
+    let options = Options { folder, program, arguments, net, disks };
     async { Cluster::start(options).await.expect("a cluster") }
 }
 
@@ -269,6 +285,31 @@ fn stopped_killed_shut_down(island: Island, runtime: &tokio::runtime::Runtime) -
     assert!(ask_udp(first).is_err());
     runtime.block_on(cluster.power_on("n1"))?;
     connect(first)?;
+    runtime.block_on(cluster.stop())?;
+    Ok(())
+}
+
+fn syncs_stall(island: Island, runtime: &tokio::runtime::Runtime) -> Outcome {
+    const STALL: Duration = Duration::from_millis(900);
+    let folder = tempfile::tempdir()?;
+    let mut cluster = runtime.block_on(start_on(island, &folder, 2, Disks::Stalling));
+    let (first, second) = (address(&cluster, 1), address(&cluster, 2));
+    let takes = |host: IpAddr| -> Result<Duration, Box<dyn Error>> {
+        let mut connection = connect(host)?;
+        let began = Instant::now();
+        assert_eq!(ask(&mut connection, "sync")?, "sync");
+        Ok(began.elapsed())
+    };
+    // On a machine with much else to do one may take long.
+    let is_quick = |host| (0..10).any(|_| takes(host).is_ok_and(|took| took < STALL));
+    assert!(is_quick(first));
+    cluster.stall("n1", STALL)?;
+    assert!(takes(first)? >= STALL && is_quick(second));
+    runtime.block_on(cluster.kill("n1"))?;
+    runtime.block_on(cluster.power_on("n1"))?;
+    assert!(takes(first)? >= STALL, "whoever starts on that host");
+    cluster.stall("n1", Duration::ZERO)?;
+    assert!(is_quick(first));
     runtime.block_on(cluster.stop())?;
     Ok(())
 }
