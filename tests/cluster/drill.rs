@@ -121,6 +121,9 @@ fn a_followers_lost_packets_cost_no_pod() {
 
 #[test]
 fn a_leaders_disk_that_stalls_costs_no_pod() {
+    if !testing::has_seccomp() {
+        return;
+    }
     let args = ["--fault", "slow-disk", "--stall", "200ms", "--lasts", "5s"];
     let Some(report) = check_fault(&args, 0) else { return };
     assert_eq!((&report["stall_ms"], &report["lasts_ms"]), (&200.into(), &5000.into()), "{report}");

@@ -66,6 +66,19 @@ pub fn has_namespaces() -> bool {
     allowed
 }
 
+/// Whether the kernel can ask another process before it does a system call (seccomp_unotify(2)); [`skip`]s if it can't.
+///
+/// # Panics
+/// Where [`MUST`] names `seccomp` and it can't.
+pub fn has_seccomp() -> bool {
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let there = actions.split_whitespace().any(|action| action == "user_notif");
+    if !there {
+        skip("seccomp", "the kernel asks nobody before system calls");
+    }
+    there
+}
+
 #[cfg(test)]
 mod tests {
     use super::names;
