@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod certificates;
+mod certs;
 mod check;
 mod completion;
 mod configuration;
@@ -112,6 +113,8 @@ enum Command {
     Check(check::Args),
     /// Show how a cluster does and what would break it: exit code 1 if something isn't well
     Status(status::Args),
+    /// Show every certificate of this host, when it ends and who renews it: exit code 1 if something isn't well
+    Certs(certs::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
     /// Print the script by which a shell completes this program's command lines
@@ -171,6 +174,10 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Status(args) => match on_one_thread(status::run(args)) {
+            Ok(ended) => return ended,
+            Err(error) => Err(error),
+        },
+        Command::Certs(args) => match certs::run(&args) {
             Ok(ended) => return ended,
             Err(error) => Err(error),
         },

@@ -7,6 +7,7 @@
 //! whose key every host has. Everything speaks TLS by rustls with ring's cryptography, chosen here
 //! once. Times are arguments.
 
+mod about;
 mod anyone;
 mod authority;
 mod believed;
@@ -31,6 +32,7 @@ mod token_key;
 mod user_request;
 mod validity;
 
+pub use about::About;
 pub use anyone::client_config_for_anyone;
 pub use authority::{Authority, Subject};
 pub use error::Error;

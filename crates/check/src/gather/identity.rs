@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::facts::{Certificate, Identity};
 
 #[allow(clippy::disallowed_methods)] // Whether a certificate is valid is a question about now.
-pub(super) fn identity(config: &HostConfig) -> Identity {
+pub(crate) fn identity(config: &HostConfig) -> Identity {
     read(&config.pki_dir, &config.name, SystemTime::now())
 }
 

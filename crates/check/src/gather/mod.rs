@@ -15,6 +15,7 @@ mod sockets;
 mod system;
 
 pub(crate) use cluster::parse_nodes;
+pub(crate) use identity::identity;
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,7 @@ pub(crate) async fn gather(plan: Plan, administrator: Option<&Kubeconfig>) -> Fa
         Err(netfilter::Error::Missing) => kernel::module("nf_tables"),
         Err(why) => Presence::Unseen(why.to_string()),
     };
-    let identity = plan.installed().map(identity::identity);
+    let identity = plan.installed().map(identity);
     let cluster = match plan.installed() {
         Some(config) => Some(cluster::cluster(config, administrator).await),
         None => None,

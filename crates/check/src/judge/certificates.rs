@@ -1,8 +1,8 @@
 //! Keys and certificates of the host.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::facts::{Certificate, Facts};
+use crate::facts::{Certificate, Facts, Identity};
 use crate::finding::{Group, Section};
 
 /// Time enough for somebody to read a report and to act. A host's own are renewed when a month is left.
@@ -13,8 +13,15 @@ pub(crate) const DAY: u64 = 24 * 60 * 60;
 pub(crate) const RENEW: &str = "a host that has ca.key renews its own by itself, and its log says why it doesn't; for others see docs/certificates.md";
 
 pub(super) fn judge(facts: &Facts) -> Section {
+    match &facts.identity {
+        Some(identity) => judge_identity(identity, facts.clock.now),
+        None => Section::new(Group::Certificates),
+    }
+}
+
+/// What there is to say of the files of a host's keys.
+pub(crate) fn judge_identity(identity: &Identity, now: SystemTime) -> Section {
     let mut section = Section::new(Group::Certificates);
-    let Some(identity) = &facts.identity else { return section };
     for why in &identity.broken {
         section.fault("files", why, "copy it anew from where the cluster was made, or from its backup");
     }
@@ -29,7 +36,7 @@ pub(super) fn judge(facts: &Facts) -> Section {
     let mut first: Option<&Certificate> = None;
     for certificate in &identity.certificates {
         let file = &certificate.file;
-        let left = certificate.until.duration_since(facts.clock.now);
+        let left = certificate.until.duration_since(now);
         match left {
             Err(_) => section.fault("ends", format!("{file} is over"), RENEW),
             Ok(_) if certificate.is_signed == Some(false) => {
@@ -58,7 +65,7 @@ pub(super) fn judge(facts: &Facts) -> Section {
         }
     }
     if let Some(first) = first {
-        let days = first.until.duration_since(facts.clock.now).map_or(0, |left| left.as_secs() / DAY);
+        let days = first.until.duration_since(now).map_or(0, |left| left.as_secs() / DAY);
         section.ok_unless_said(
             "ends",
             format!(

@@ -13,7 +13,7 @@ mod resources;
 mod settings;
 mod system;
 
-pub(crate) use certificates::{DAY, RENEW, SOON};
+pub(crate) use certificates::{DAY, RENEW, SOON, judge_identity};
 pub(crate) use cluster::margin_of;
 
 use std::time::Duration;

@@ -95,6 +95,11 @@ pub fn usual_kubeconfig() -> PathBuf {
     Layout::new(CONFIG_DIR.into(), DATA_DIR.into()).kubeconfig()
 }
 
+/// Where the administrator's kubeconfig lies in the folder of a host's configuration.
+pub fn kubeconfig_in(folder: &Path) -> PathBuf {
+    Layout::new(folder.to_owned(), PathBuf::new()).kubeconfig()
+}
+
 /// The APIs of the hosts that the configuration beside a host's kubeconfig names, its own first; none where there is none.
 pub fn apis_beside(kubeconfig: &Path) -> Vec<SocketAddr> {
     let folder = kubeconfig.parent().unwrap_or(Path::new("")).to_owned();
