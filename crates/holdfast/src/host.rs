@@ -299,7 +299,7 @@ async fn start(
             // Servers of aggregated APIs ask the API who the others are.
             clients: trust.clone(),
         }),
-        authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts, revoked }),
+        authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts, revoked: revoked.clone() }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
         metrics,
@@ -406,7 +406,7 @@ async fn start(
         service_host: services.first().into(),
         service_port: 443,
         cluster_dns,
-        tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
+        tls: identity.agent_config(&trust, &revoked, &[b"http/1.1"])?,
         listen: config.listen(ports.agent),
         lease: Some(node::HostLease {
             state: membership.lease(),

@@ -1,4 +1,5 @@
-//! Doors for hosts alone: a client with another certificate of the same authority is turned away in the handshake.
+//! Doors between hosts: a client whose key was taken back, or with another certificate of the same authority than a host's, is turned
+//! away in the handshake.
 
 use std::sync::Arc;
 
@@ -19,14 +20,15 @@ fn is_hosts(certificate: &CertificateDer<'_>) -> bool {
     is_node && subject.iter_organization().any(|group| group.as_str() == Ok(NODES))
 }
 
-/// Lets in whom another verifier lets in, and who is a host whose key wasn't taken back.
+/// Lets in whom another verifier lets in and whose key wasn't taken back, and of these maybe hosts alone.
 #[derive(Debug)]
-pub(crate) struct HostsAlone {
+pub(crate) struct Doorkeeper {
     pub valid: Arc<dyn ClientCertVerifier>,
     pub revoked: RevokedKeys,
+    pub hosts_alone: bool,
 }
 
-impl ClientCertVerifier for HostsAlone {
+impl ClientCertVerifier for Doorkeeper {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.valid.root_hint_subjects()
     }
@@ -39,7 +41,7 @@ impl ClientCertVerifier for HostsAlone {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.valid.verify_client_cert(end_entity, intermediates, now)?;
         let refused = |why| Err(Error::InvalidCertificate(why));
-        if !is_hosts(end_entity) {
+        if self.hosts_alone && !is_hosts(end_entity) {
             return refused(CertificateError::ApplicationVerificationFailure);
         }
         if KeyHash::of(end_entity).is_none_or(|key| self.revoked.has(key)) {

@@ -13,7 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::believed::Believed;
-use crate::hosts::HostsAlone;
+use crate::hosts::Doorkeeper;
 use crate::identity::certificates;
 use crate::{Error, Identity, LiveIdentity, RevokedKeys, folder};
 
@@ -161,10 +161,36 @@ impl LiveIdentity {
     /// # Errors
     /// [`Error::Tls`].
     pub fn members_config(&self, trust: &Trust, revoked: &RevokedKeys) -> Result<Arc<ServerConfig>, Error> {
+        self.guarded(trust, revoked, true, &[])
+    }
+
+    /// A server for hosts and administrators: a client with no certificate, or one whose key was taken back, is turned away in the
+    /// handshake. No session is resumed.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn agent_config(
+        &self,
+        trust: &Trust,
+        revoked: &RevokedKeys,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, Error> {
+        self.guarded(trust, revoked, false, alpn)
+    }
+
+    fn guarded(
+        &self,
+        trust: &Trust,
+        revoked: &RevokedKeys,
+        hosts_alone: bool,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, Error> {
         let valid = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider());
         let valid = valid.build().map_err(Error::tls)?;
-        let mut config = self.listening(Arc::new(HostsAlone { valid, revoked: revoked.clone() }))?;
+        let doorkeeper = Doorkeeper { valid, revoked: revoked.clone(), hosts_alone };
+        let mut config = self.listening(Arc::new(doorkeeper))?;
         config.send_tls13_tickets = 0;
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Arc::new(config))
     }
 

@@ -271,7 +271,12 @@ fn where_hosts_speak_to_each_other_nobody_else_gets_in() {
     assert_eq!(subject_of(&server), "O=system:nodes, CN=system:node:n2");
     let former = host(&authority, "n2");
     revoked.replace([former.key_hash().unwrap()].into());
-    assert!(shake(former.client_config(&trust, &[]).unwrap(), door.clone(), "n1").is_err());
+    let agent = live(&authority, "n1").agent_config(&trust, &revoked, &[]).unwrap();
+    for door in [&door, &agent] {
+        assert!(shake(former.client_config(&trust, &[]).unwrap(), door.clone(), "n1").is_err());
+    }
+    let admin = authority.admin_identity(now()).unwrap().client_config(&trust, &[]).unwrap();
+    shake(admin, agent, "n1").unwrap();
     let (client, _) = shake(n2, door.clone(), "n1").unwrap();
     assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "each is looked at anew");
     let of = |user: &str, group: Option<&str>| {
