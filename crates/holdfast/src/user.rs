@@ -234,7 +234,7 @@ async fn server_time(client: &Client) -> anyhow::Result<Timestamp> {
     let question = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer = client.create(PATH, &question).await?;
     let time = answer["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
-    time.parse().with_context(|| format!("{PATH} doesn't tell the server's time"))
+    time.parse::<Timestamp>().with_context(|| format!("{PATH} doesn't tell the server's time"))
 }
 
 /// The object with the users and with what was taken back; nothing where nobody made it yet.

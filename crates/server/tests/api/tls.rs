@@ -241,6 +241,52 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
 }
 
 #[tokio::test]
+async fn requests_go_on_while_the_certificates_of_both_sides_are_renewed() {
+    let now = clock();
+    let own = pki::Authority::create("holdfast", now).unwrap();
+    let trust = own.trust().unwrap();
+    let house = House::new().await;
+    let issue = |user: &str, life: u64| {
+        let subject = pki::Subject { common_name: user.into(), organization: Some("system:masters".into()) };
+        let (names, life) = (["127.0.0.1".parse().unwrap()], Duration::from_secs(life));
+        own.issue(&subject, &[], &names, pki::Validity::lasting(now, life)).unwrap()
+    };
+    let [server, client] = ["server", "client"].map(|user| pki::LiveIdentity::new(issue(user, 60)).unwrap());
+    let tls = server.server_config(&trust, pki::ClientAuth::Optional, &[]).unwrap();
+    let asks = client.client_config(&trust, &[b"http/1.1"]).unwrap();
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let address = listening.address();
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = TokioIo::new(TlsConnector::from(asks.clone()).connect(name, stream).await.unwrap());
+    let (mut open, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for step in 0..5 {
+        server.replace(issue("server", 120 + step)).unwrap();
+        client.replace(issue("client", 120 + step)).unwrap();
+        for http2 in [false, true] {
+            assert_eq!(nodes(address, ClientConfig::clone(&asks), http2).await.unwrap(), 200, "{step}");
+        }
+        let request =
+            Request::get("/api/v1/nodes").header("host", "here").body(Empty::<Bytes>::new()).unwrap();
+        open.ready().await.unwrap();
+        let response = open.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200, "the connection of before, at {step}");
+        response.into_body().collect().await.unwrap();
+    }
+    // What is over opens nothing, until it is renewed; what was made with both stays as it was.
+    let mut anew = ClientConfig::clone(&asks);
+    anew.resumption = rustls::client::Resumption::disabled();
+    let over = pki::Validity { from: now - Duration::from_secs(7200), until: now - Duration::from_secs(60) };
+    let subject = pki::Subject { common_name: "server".into(), organization: None };
+    let old = own.issue(&subject, &[], &["127.0.0.1".parse().unwrap()], over).unwrap();
+    server.replace(old).unwrap();
+    assert!(nodes(address, anew.clone(), false).await.is_err());
+    server.replace(issue("server", 600)).unwrap();
+    assert_eq!(nodes(address, anew, false).await.unwrap(), 200);
+}
+
+#[tokio::test]
 async fn what_was_taken_back_speaks_for_nobody_from_then_on() {
     let now = clock();
     let own = pki::Authority::create("holdfast", now).unwrap();
