@@ -1,10 +1,14 @@
 //! A certificate with its key: who somebody is.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
+use crate::request::address;
 use crate::{Error, SecretText, Validity, folder};
 
 /// A certificate and its private key.
@@ -63,6 +67,29 @@ impl Identity {
     pub fn validity(&self) -> Result<Validity, Error> {
         Validity::of_certificate(&self.certificate_pem)
             .ok_or_else(|| Error::unusable("the certificate", "it doesn't say when it is valid"))
+    }
+
+    /// The names and the addresses of servers in its certificate.
+    pub(crate) fn names(&self) -> Result<(BTreeSet<String>, BTreeSet<IpAddr>), Error> {
+        let chain = self.chain()?;
+        let wrong = |why: String| Error::unusable("the certificate", why);
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(&chain[0]).map_err(|error| wrong(error.to_string()))?;
+        let alternatives =
+            certificate.subject_alternative_name().map_err(|error| wrong(error.to_string()))?;
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for name in alternatives.iter().flat_map(|alternatives| &alternatives.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => {
+                    names.insert((*name).to_owned());
+                }
+                GeneralName::IPAddress(bytes) => {
+                    addresses.insert(address(bytes)?);
+                }
+                _ => {}
+            }
+        }
+        Ok((names, addresses))
     }
 
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {

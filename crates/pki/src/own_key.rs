@@ -138,6 +138,9 @@ mod tests {
             assert_eq!(renewed.validity().unwrap(), Validity::lasting(at(days).now, Validity::OF_HOSTS));
             assert_eq!(renewed.key_hash().unwrap(), identity.key_hash().unwrap(), "the same machine");
         }
+        let moved = HostNames { address: [10, 73, 0, 9].into(), ..host.clone() };
+        let renewed = authority.renew_host(&identity, &moved, at(1)).unwrap().expect("it moved");
+        assert!(authority.renew_host(&renewed, &moved, at(2)).unwrap().is_none(), "once");
 
         let again = OwnKey::load_or_create(folder.path(), "n2").unwrap();
         again.identity(&certificate).unwrap();

@@ -93,7 +93,7 @@ fn texts<'a>(values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Res
     all.map_err(|_| Error::unusable(WHAT, "its subject has a name that isn't text"))
 }
 
-fn address(bytes: &[u8]) -> Result<IpAddr, Error> {
+pub(crate) fn address(bytes: &[u8]) -> Result<IpAddr, Error> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let address = four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
     address.map_err(|_| Error::unusable(WHAT, "it has an address that is none"))

@@ -1,5 +1,6 @@
 //! The certificates that a cluster consists of.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
@@ -160,7 +161,8 @@ impl Authority {
         key.identity(&self.sign_front_proxy(&key.request_read(&front_proxy_subject())?, validity)?)
     }
 
-    /// A host's identity anew, with the key that it has: by that others know the machine. `None` where it isn't [due](Validity::is_due).
+    /// A host's identity anew, with the key that it has: by that others know the machine. `None` where it isn't [due](Validity::is_due), and
+    /// is for the names and addresses that the host has.
     ///
     /// # Errors
     /// [`Error::Issue`], and [`Error::Unusable`].
@@ -170,7 +172,10 @@ impl Authority {
         host: &HostNames,
         renewal: Renewal,
     ) -> Result<Option<Identity>, Error> {
-        self.renew(identity, renewal, |key, validity| self.certify_host(key, host, validity))
+        let wanted: (BTreeSet<String>, BTreeSet<IpAddr>) =
+            (host.names().into_iter().collect(), host.addresses().into_iter().collect());
+        let is_of_host = identity.names()? == wanted;
+        self.renew(identity, is_of_host, renewal, |key, validity| self.certify_host(key, host, validity))
     }
 
     /// A [front proxy](Self::front_proxy_identity)'s identity anew, as [`renew_host`](Self::renew_host) does it.
@@ -182,16 +187,18 @@ impl Authority {
         identity: &Identity,
         renewal: Renewal,
     ) -> Result<Option<Identity>, Error> {
-        self.renew(identity, renewal, |key, validity| self.certify_front_proxy(key, validity))
+        self.renew(identity, true, renewal, |key, validity| self.certify_front_proxy(key, validity))
     }
 
     fn renew(
         &self,
         identity: &Identity,
+        is_right: bool,
         Renewal { life, early, now }: Renewal,
         certify: impl FnOnce(&OwnKey, Validity) -> Result<Identity, Error>,
     ) -> Result<Option<Identity>, Error> {
-        if !identity.validity()?.is_due(self.validity()?, life, early, now) {
+        let (own, authority) = (identity.validity()?, self.validity()?);
+        if !own.is_due(authority, life, early, now) && (is_right || now < authority.from) {
             return Ok(None);
         }
         certify(&OwnKey::of(identity)?, Validity::lasting(now, life)).map(Some)
