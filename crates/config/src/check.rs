@@ -96,6 +96,12 @@ impl HostConfig {
         if let Some(audit) = &self.audit {
             audit.check(&mut findings);
         }
+        findings.require(
+            self.encryption_file.is_none() || self.datastore.is_none(),
+            "encryptionFile",
+            "what lies in an etcd isn't encrypted by Holdfast",
+            "leave it out, and encrypt the disks of the etcd",
+        );
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }
@@ -341,7 +347,8 @@ impl HostConfig {
         ];
         let registries = self.registries_file.iter().map(|path| ("registriesFile", path.as_path()));
         let static_pods = self.static_pods.iter().map(|path| ("staticPods", path.as_path()));
-        for (field, path) in paths.into_iter().chain(registries).chain(static_pods) {
+        let encryption = self.encryption_file.iter().map(|path| ("encryptionFile", path.as_path()));
+        for (field, path) in paths.into_iter().chain(registries).chain(static_pods).chain(encryption) {
             let what = format!("{} is no absolute path", path.display());
             findings.require(path.is_absolute(), field, what, "begin it with /");
         }

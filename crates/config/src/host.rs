@@ -85,6 +85,10 @@ pub struct HostConfig {
     pub begun_file: PathBuf,
     /// The file to which the host appends its timeline as lines of JSON.
     pub timeline_file: PathBuf,
+    /// An `EncryptionConfiguration` of `apiserver.config.k8s.io/v1`: which objects are encrypted wherever they lie, and by which keys. None
+    /// where none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_file: Option<PathBuf>,
     /// The etcd that the cluster's state lies in; none where the hosts keep it themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<Datastore>,

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use config::HostConfig;
 use pki::{LiveIdentity, RevokedKeys, Trust};
-use store::{Embedded, Member, StartError, Store};
+use store::{Embedded, Member, Sealing, StartError, Store};
 use tokio::sync::watch;
 
 use crate::peers::Members;
+use crate::sealing::Encryption;
 use crate::{datastore, host};
 
 /// The engine of a host.
@@ -24,13 +25,14 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Starts it; `beats` is what is heard of the members of the hosts' own store beside it.
+    /// Starts it; `beats` is what is heard of the members of the hosts' own store beside it, `encryption` what that keeps values by.
     pub async fn start(
         config: &HostConfig,
         identity: &LiveIdentity,
         trust: &Trust,
         revoked: &RevokedKeys,
         beats: store::Beats,
+        encryption: Arc<Encryption>,
     ) -> anyhow::Result<Engine> {
         if let Some(datastore) = &config.datastore {
             let config = datastore::config(datastore, &config.name, &config.cluster_id)?;
@@ -46,6 +48,7 @@ impl Engine {
         )?;
         store_config.timing = timing(&config.timeouts.store);
         store_config.beats = Some(beats);
+        store_config.sealing = Sealing::by(encryption);
         // An empty folder on a host that has taken part is a lost disk. As a founder it could vote again in terms in
         // which it has voted; it joins as somebody new instead.
         if config.begun_file.exists() {

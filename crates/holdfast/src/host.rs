@@ -43,6 +43,7 @@ use crate::overview;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
 use crate::reach::Reach;
+use crate::sealing::Encryption;
 use crate::service_manager::ServiceManager;
 use crate::store_door;
 use crate::threads;
@@ -116,6 +117,7 @@ async fn serve(config: HostConfig, args: &Args) -> anyhow::Result<()> {
         () = end.asked() => (Pods::EndInOrder, Ok(())),
         _ = leave.recv() => (Pods::Stay, Ok(())),
         error = host.engine.failed() => (Pods::End, Err(error)),
+        error = host.encryption.failed() => (Pods::Stay, Err(error)),
     };
     manager.stopping();
     // Who asks twice doesn't want to wait.
@@ -153,6 +155,7 @@ struct Host {
     engine: Engine,
     etcd: Option<JoinHandle<()>>,
     audit: Option<Audit>,
+    encryption: Arc<Encryption>,
     _listening: Arc<Listeners>,
     _membership: HeartbeatDriver,
 }
@@ -206,6 +209,8 @@ async fn start(
     }
     let registries = registries_of(&config)?;
     let audit = config.audit.as_ref().map(audit::start).transpose()?;
+    let encryption =
+        config.encryption_file.as_deref().map_or_else(|| Ok(Encryption::none()), Encryption::load)?;
 
     let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;
@@ -234,6 +239,7 @@ async fn start(
     let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
         let (config, identity, trust, revoked) =
             (config.clone(), identity.clone(), trust.clone(), revoked.clone());
+        let encryption = encryption.clone();
         let (others, addresses) = (Handle::current(), epoch.subscribe());
         async move {
             let membership = HeartbeatDriver::start(beats)?;
@@ -245,10 +251,12 @@ async fn start(
             );
             let last_heard = membership.last_heard();
             let beats = store::Beats::new(move |member| last_heard.of(member));
-            anyhow::Ok((membership, Engine::start(&config, &identity, &trust, &revoked, beats).await?))
+            let engine = Engine::start(&config, &identity, &trust, &revoked, beats, encryption).await?;
+            anyhow::Ok((membership, engine))
         }
     })
     .await??;
+    encryption.check()?;
     let store = engine.store();
 
     // Users who brought an etcd ask that one.
@@ -288,6 +296,7 @@ async fn start(
         fences.metrics(),
     ];
     metrics.extend(audit.as_ref().map(Audit::metrics));
+    metrics.push(encryption_metrics(encryption.clone()));
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
@@ -435,7 +444,7 @@ async fn start(
         async move { server.keep_definitions().await }
     });
     let (_listening, _membership) = (listening, membership);
-    Ok(Host { agent, network, routers, server, engine, etcd, audit, _listening, _membership })
+    Ok(Host { agent, network, routers, server, engine, etcd, audit, encryption, _listening, _membership })
 }
 
 /// In which order the configuration has pods end, as the agent takes it.
@@ -453,6 +462,11 @@ fn queue_metrics(load: watch::Receiver<Vec<controllers::Load>>) -> server::Measu
 /// What the scheduler did and what waits for it, for `/metrics`.
 fn placing_metrics(placing: Arc<scheduler::Metrics>) -> server::Measure {
     Box::new(move |out| placing.write(out))
+}
+
+/// Which keys open what is encrypted at rest, for `/metrics`.
+fn encryption_metrics(encryption: Arc<Encryption>) -> server::Measure {
+    Box::new(move |out| encryption.write_metrics(out))
 }
 
 /// Which names were asked for, and what it took, for `/metrics`.

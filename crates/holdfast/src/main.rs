@@ -38,6 +38,7 @@ mod reach;
 mod reset;
 mod restarts;
 mod restore;
+mod sealing;
 mod service_manager;
 mod site;
 mod status;

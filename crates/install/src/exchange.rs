@@ -85,8 +85,9 @@ pub struct Keys {
 }
 
 impl Shared {
-    /// What a host's configuration says for all hosts. Who is told what requests did (by files of that
-    /// host), the file about registries, the folder of static pods and the runtime of others are that host's alone.
+    /// What a host's configuration says for all hosts. Who is told what requests did (by files of that host), the file with the keys
+    /// of what is encrypted, the file about registries, the folder of static pods and the runtime of others are that host's
+    /// alone.
     pub fn of(config: &HostConfig) -> Self {
         Shared {
             cluster_id: config.cluster_id.clone(),
@@ -106,6 +107,7 @@ impl Shared {
                 registries_file: None,
                 static_pods: None,
                 runtime: None,
+                encryption_file: None,
             },
         }
     }

@@ -89,6 +89,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         data_dir: layout.data_dir(),
         begun_file: layout.begun_file(),
         timeline_file: layout.timeline_file(),
+        encryption_file: settings.encryption_file,
         datastore: None,
         pki_dir: layout.pki_dir(),
     }

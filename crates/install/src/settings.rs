@@ -34,8 +34,8 @@ pub enum Error {
     },
 }
 
-/// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the audit, the file
-/// about registries, the folder of static pods and the runtime of others.
+/// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the
+/// audit, the file with the keys of what is encrypted, the file about registries, the folder of static pods and the runtime of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
@@ -66,6 +66,9 @@ pub struct Settings {
     /// The runtime of others that runs this host's containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// The file with the keys of what is encrypted wherever it lies, on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_file: Option<PathBuf>,
 }
 
 impl Settings {

@@ -229,6 +229,7 @@ impl Folder {
             data_dir: self.data(&name),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),
+            encryption_file: None,
             datastore: self.record.datastore.clone().map(|datastore| Datastore {
                 via: addresses.datastore(datastore.endpoints.len()),
                 ..datastore

@@ -155,7 +155,8 @@ impl BackupFile {
     /// Of a state.
     pub fn new(state: Arc<State>) -> Self {
         let all = KeyRange::prefix("");
-        let keys: usize = state.range(&all).map(|kv| key_value_size(kv)).sum();
+        let size = |kv: &KeyValue| key_value_size(&state.sealing().at_rest(kv));
+        let keys: usize = state.range(&all).map(|kv| size(kv)).sum();
         let body = (Self::head(&state, 0).len() + keys).next_multiple_of(BLOCK);
         let left = (body + SHA256_OUTPUT_LEN) as u64;
         BackupFile { state, left, checksum: Context::new(&SHA256), step: Step::Head }
@@ -198,7 +199,7 @@ impl Iterator for BackupFile {
                 let next = loop {
                     match keys.next() {
                         Some(kv) if piece.len() >= PIECE => break Some(kv.key.clone()),
-                        Some(kv) => put_key_value(&mut piece, kv),
+                        Some(kv) => put_key_value(&mut piece, &self.state.sealing().at_rest(kv)),
                         None => break None,
                     }
                 };

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 
 use crate::{
-    Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
-    Value,
+    Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Sealing, Txn,
+    TxnResponse, Value,
 };
 
 pub use history::HISTORY_BYTES;
@@ -31,6 +31,8 @@ pub struct State {
     leases: OrdMap<LeaseId, u64>,
     /// The keys that hang on leases: what ends with one is found without a look at all keys.
     leased: OrdSet<(LeaseId, Bytes)>,
+    /// How values are sealed that leave the memory.
+    sealing: Sealing,
 }
 
 impl Default for State {
@@ -44,6 +46,7 @@ impl Default for State {
             history: History::default(),
             leases: OrdMap::new(),
             leased: OrdSet::new(),
+            sealing: Sealing::default(),
         }
     }
 }
@@ -151,7 +154,18 @@ impl State {
         let bytes = entries.values().map(|kv| history::size(kv)).sum();
         let leased =
             entries.values().filter(|kv| kv.lease.is_some()).map(|kv| (kv.lease, kv.key.clone())).collect();
-        State { revision, compacted, entries, bytes, history, leases, leased }
+        let sealing = Sealing::default();
+        State { revision, compacted, entries, bytes, history, leases, leased, sealing }
+    }
+
+    /// The same, with its values sealed so where they leave the memory.
+    pub(crate) fn with_sealing(self, sealing: Sealing) -> State {
+        State { sealing, ..self }
+    }
+
+    /// How values are sealed that leave the memory.
+    pub(crate) fn sealing(&self) -> &Sealing {
+        &self.sealing
     }
 
     /// The changes from revision `from` on, oldest first.

@@ -45,6 +45,7 @@ pub(super) fn config() -> HostConfig {
         data_dir: "/var/lib/holdfast/data".into(),
         begun_file: "/var/lib/holdfast/begun".into(),
         timeline_file: "/var/log/holdfast.jsonl".into(),
+        encryption_file: None,
         datastore: None,
         pki_dir: "/etc/holdfast/pki".into(),
     }

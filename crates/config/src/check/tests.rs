@@ -36,6 +36,7 @@ pub(crate) fn config() -> HostConfig {
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
         timeline_file: "/var/log/holdfast.jsonl".into(),
+        encryption_file: None,
         datastore: None,
         pki_dir: "/etc/holdfast/pki".into(),
     }
@@ -113,6 +114,7 @@ fn what_can_t_work_is_found_at_its_field() {
         (|c| c.timeouts.watchdog.farewell = LONGEST_TIME * 2, "timeouts.watchdog.farewell: 7200s is not "),
         (|c| c.data_dir = "data".into(), "dataDir: data is no absolute path; "),
         (|c| c.runtime = Some("/run/x.sock".into()), "runtime: \"/run/x.sock\" is no runtime's address; "),
+        (|c| c.encryption_file = Some("e.yaml".into()), "encryptionFile: e.yaml is no absolute path; "),
         (|c| c.registries_file = Some("r.yaml".into()), "registriesFile: r.yaml is no absolute path; "),
         (|c| c.static_pods = Some("manifests".into()), "staticPods: manifests is no absolute path; "),
     ];

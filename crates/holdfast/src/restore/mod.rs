@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use config::HostConfig;
 use local::Folder;
-use store::{Backup, FirstMember, State};
+use store::{Backup, FirstMember, SEALED, Sealing, State};
 
 use self::fit::Destination;
 use crate::ground::NetChoice;
+use crate::sealing::Encryption;
 use crate::tell::{count, quoted, say, show};
 
 /// Where a first host's data are made of a backup, beside their place.
@@ -35,6 +36,9 @@ pub struct Args {
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
+    /// The file with the keys of what was encrypted in the old cluster; the new one begins without any
+    #[arg(long, value_name = "FILE")]
+    encryption_file: Option<PathBuf>,
 }
 
 /// Gives a host that is the first of a new cluster what a backup holds, before it starts for the first time. Nothing of the old hosts is
@@ -86,6 +90,7 @@ fn fit(backup: &mut Backup, place: &Destination) {
 /// Makes the cluster. It is there whole or not at all.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut backup = read(&args.file)?;
+    open(&mut backup, args.encryption_file.as_deref())?;
     check_free(&args.dir)?;
     let net = args.net.kind(None)?;
     let dir = std::path::absolute(&args.dir)?;
@@ -135,6 +140,24 @@ fn begin(folder: &Folder, state: State) -> anyhow::Result<()> {
 pub fn read(path: &Path) -> anyhow::Result<Backup> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     Backup::decode(bytes.into()).with_context(|| format!("{} can't be restored", path.display()))
+}
+
+/// Opens what is encrypted in a backup.
+fn open(backup: &mut Backup, encryption_file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(path) = encryption_file {
+        let sealing = Sealing::by(Encryption::load(path)?);
+        backup.fit(|kv| {
+            *kv = sealing.opened(kv.clone());
+            true
+        });
+    }
+    let sealed = backup.keys().iter().filter(|kv| kv.value.bytes().starts_with(SEALED)).count();
+    anyhow::ensure!(
+        sealed == 0,
+        "{} of the backup can't be read: give the old cluster's file of keys with --encryption-file",
+        count(sealed, "encrypted value")
+    );
+    Ok(())
 }
 
 fn check_free(dir: &Path) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::StartError;
+use crate::Sealing;
 
 /// The most members that a store begins with: each more makes every write slower, and seven bear the loss of three.
 pub const MOST_PEERS: usize = 7;
@@ -41,6 +42,8 @@ pub struct Config {
     pub seed: Option<u64>,
     /// Tells of members' signs of life beside the store's own messages, if there are such.
     pub beats: Option<Beats>,
+    /// How values are sealed wherever they lie. All members must be able to open what one of them seals.
+    pub sealing: Sealing,
 }
 
 /// When a member was last heard by other means than the store's messages. A leader that is late with those, and is heard
@@ -181,6 +184,7 @@ impl Config {
             limits: Limits::default(),
             seed: None,
             beats: None,
+            sealing: Sealing::default(),
         })
     }
 

@@ -74,7 +74,10 @@ impl Machine {
             return Err(Error::Invalid("the entry is of another kind than its command".into()));
         }
         match command {
-            Command::Txn(txn) => return self.state.apply(&txn).map(Response::Txn),
+            Command::Txn(txn) => {
+                let txn = self.state.sealing().open_txn(txn);
+                return self.state.apply(&txn).map(Response::Txn);
+            }
             Command::Compact(revision) => self.state.compact(revision),
             Command::Grant(seconds) => {
                 // The entry's index is a number that nobody was given before, but somebody may have chosen it.

@@ -47,8 +47,8 @@ use self::log::{Log, LogError, Recovered};
 use self::membership::{MemberChange, Membership};
 use self::wire::Caller;
 use crate::{
-    Error, KeyRange, Leadership, LeaseId, Member, MemberId, Metrics, Op, Revision, State, Store, Txn,
-    TxnResponse, Watcher,
+    Error, KeyRange, Leadership, LeaseId, Member, MemberId, Metrics, Op, Revision, Sealing, State, Store,
+    Txn, TxnResponse, Watcher,
 };
 
 pub use self::config::{Beats, Config, Limits, MOST_PEERS, Start, Timing};
@@ -68,6 +68,7 @@ pub struct Embedded {
     states: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
     metrics: Arc<Metrics>,
+    sealing: Sealing,
     running: Mutex<Option<Running>>,
 }
 
@@ -180,6 +181,7 @@ impl Embedded {
             states: seen_states,
             leadership: seen_leadership,
             metrics,
+            sealing: config.sealing,
             running: Mutex::new(Some(Running { threads, connections, _lock: lock })),
         }))
     }
@@ -380,10 +382,11 @@ fn read(
             (id, folder::settle(disk, &claimant(config, &first), id)?)
         }
     };
-    let (log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
-        LogError::Io(source) => StartError::Folder { folder: config.data_dir.clone(), source },
-        LogError::Damaged(damaged) => located(config, damaged),
-    })?;
+    let (log, recovered) =
+        Log::open_sealed(Arc::new(disk.clone()), &config.sealing).map_err(|problem| match problem {
+            LogError::Io(source) => StartError::Folder { folder: config.data_dir.clone(), source },
+            LogError::Damaged(damaged) => located(config, damaged),
+        })?;
     Ok((id, boot, log, recovered))
 }
 
@@ -445,6 +448,9 @@ impl Store for Embedded {
                 let state = self.linearized().await?;
                 return State::clone(&state).apply(&txn);
             }
+            let txn = self.sealing.seal_txn(txn)?;
+            // Its values are a little longer now, and members that can't open them check these.
+            txn.check()?;
             match self.change(Command::Txn(txn)).await? {
                 Response::Txn(response) => Ok(response),
                 other => Err(unexpected(&other)),

@@ -4,6 +4,7 @@
 
 mod harness;
 mod members;
+mod sealing;
 
 use std::time::{Duration, Instant, SystemTime};
 

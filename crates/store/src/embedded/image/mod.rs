@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::codec::Malformed;
 use super::machine::Machine;
 use super::membership::Membership;
-use crate::Revision;
+use crate::{Revision, Sealing};
 
 pub use pieces::Pieces;
 
@@ -59,7 +59,15 @@ impl Image {
     /// # Errors
     /// [`ImageError`].
     pub fn read(source: impl Read, length: u64) -> Result<Self, ImageError> {
-        reader::read(source, length)
+        Self::read_sealed(source, length, &Sealing::default())
+    }
+
+    /// From `length` bytes, with values opened that were sealed. They are sealed so again where they leave the memory.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn read_sealed(source: impl Read, length: u64, sealing: &Sealing) -> Result<Self, ImageError> {
+        reader::read(source, length, sealing)
     }
 }
 

@@ -62,15 +62,16 @@ impl Pieces {
         self.length
     }
 
-    /// Counts what the steps will write. Values need not be copied for that.
+    /// Counts what the steps will write. Values need not be copied for that, but where they are sealed.
     fn measure(&self) -> u64 {
         let state = &self.image.machine.state;
         let mut small = Vec::new();
         self.put_head(&mut small);
         self.put_counts(&mut small);
         self.put_tail(&mut small);
-        let entries = state.range(&KeyRange::prefix("")).map(|kv| key_value_size(kv)).sum::<usize>();
-        let past = self.places.past.iter().map(|kv| key_value_size(kv)).sum::<usize>();
+        let size = |kv: &KeyValue| key_value_size(&state.sealing().at_rest(kv));
+        let entries = state.range(&KeyRange::prefix("")).map(|kv| size(kv)).sum::<usize>();
+        let past = self.places.past.iter().map(|kv| size(kv)).sum::<usize>();
         let mut length = small.len() + entries + past;
         for (revision, events) in state.history().since(Revision::ZERO) {
             small.clear();
@@ -119,7 +120,7 @@ impl Pieces {
                     if out.len() >= self.piece {
                         return Step::Entries(kv.key.clone());
                     }
-                    put_key_value(out, kv);
+                    put_key_value(out, &state.sealing().at_rest(kv));
                 }
                 Step::Past(0)
             }
@@ -128,7 +129,7 @@ impl Pieces {
                     if out.len() >= self.piece {
                         return Step::Past(place);
                     }
-                    put_key_value(out, kv);
+                    put_key_value(out, &state.sealing().at_rest(kv));
                 }
                 Step::Counts
             }

@@ -11,17 +11,17 @@ use crate::embedded::machine::Machine;
 use crate::embedded::membership::Membership;
 use crate::embedded::sessions::Sessions;
 use crate::state::History;
-use crate::{Event, KeyValue, LeaseId, State};
+use crate::{Event, KeyValue, LeaseId, Sealing, State};
 
 /// The longest item: a version with the largest key and value that fit into a request, or the members' sessions.
 /// Nothing that claims to be longer is read on.
 const MOST_ITEM: usize = 16 << 20;
 
 /// Reads an image of `length` bytes, and no byte more.
-pub fn read(source: impl Read, length: u64) -> Result<Image, ImageError> {
+pub fn read(source: impl Read, length: u64, sealing: &Sealing) -> Result<Image, ImageError> {
     let left = length.checked_sub(CHECKSUM).ok_or(Malformed("a snapshot is cut off"))?;
     let mut reader = Reader { source, left, window: Bytes::new(), checksum: crc32fast::Hasher::new() };
-    match reader.image() {
+    match reader.image(sealing) {
         Ok(image) => reader.check().map(|()| image),
         Err(ImageError::Malformed(problem)) => {
             // Where any byte was changed, that is what is wrong, and not what it happened to lead to.
@@ -42,13 +42,13 @@ struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    fn image(&mut self) -> Result<Image, ImageError> {
+    fn image(&mut self, sealing: &Sealing) -> Result<Image, ImageError> {
         if self.item(Decoder::array)? != *MAGIC {
             return Err(Malformed("a snapshot is of another kind or version").into());
         }
         let (index, term, revision, compacted) =
             self.item(|d| Ok((d.number()?, d.number()?, d.revision()?, d.revision()?)))?;
-        let versions = self.versions()?;
+        let versions = self.versions(sealing)?;
         let entries = self.item(Decoder::number)?;
         let entries = usize::try_from(entries).ok().and_then(|entries| versions.get(..entries));
         let entries = entries.ok_or(Malformed("the map has more entries than versions"))?;
@@ -63,15 +63,16 @@ impl<R: Read> Reader<R> {
             return Err(Malformed("there is more than there should be").into());
         }
         let state = State::restored(revision, compacted, entries, history, leases);
+        let state = state.with_sealing(sealing.clone());
         Ok(Image { index, term, machine: Machine { state, sessions, lease_starts, members } })
     }
 
     /// The versions of keys: first the map's, in order, then the history's. Each is likely to be like the one before it.
-    fn versions(&mut self) -> Result<Vec<Arc<KeyValue>>, ImageError> {
+    fn versions(&mut self, sealing: &Sealing) -> Result<Vec<Arc<KeyValue>>, ImageError> {
         let count = self.count()?;
         let mut versions: Vec<Arc<KeyValue>> = Vec::with_capacity(count.min(1024) as usize);
         for _ in 0..count {
-            let mut version = self.item(Decoder::key_value)?;
+            let mut version = sealing.opened(self.item(Decoder::key_value)?);
             version.value = version.value.packed(None, versions.last().map(|before| &before.value));
             versions.push(Arc::new(version));
         }

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::embedded::sessions::Sessions;
-use crate::{KeyRange, LeaseId, Op, Revision, State, Txn};
+use crate::sealing::tests::Turned;
+use crate::{KeyRange, LeaseId, Op, Revision, SEALED, State, Txn};
 
 fn bytes(image: &Image, piece: usize) -> Vec<u8> {
     let pieces = image.clone().pieces(piece);
@@ -46,6 +47,30 @@ fn an_image_survives_its_bytes() {
     assert!(new.leases().eq(old.leases()));
     assert_eq!(restored.machine.lease_starts, image.machine.lease_starts);
     assert_eq!(restored.machine.members, image.machine.members);
+}
+
+#[test]
+fn what_is_to_be_sealed_lies_sealed_and_opens_for_who_can_open_it() {
+    let sealing = Sealing::by(Arc::new(Turned));
+    let mut image = sample();
+    let mut state = std::mem::take(&mut image.machine.state).with_sealing(sealing.clone());
+    for word in ["first word", "second word"] {
+        state.apply(&Txn::put("/secret/a", word)).unwrap();
+    }
+    image.machine.state = state;
+    let sealed = bytes(&image, 100);
+    assert!(!sealed.windows(4).any(|part| part == b"word"), "neither the newest nor what was before");
+    let open = |bytes: &[u8]| {
+        let opened = Image::read_sealed(bytes, bytes.len() as u64, &sealing).unwrap().machine.state;
+        let (all, old) = (KeyRange::prefix(""), &image.machine.state);
+        assert!(opened.range(&all).eq(old.range(&all)));
+        assert!(opened.events(Revision::ZERO).eq(old.events(Revision::ZERO)));
+    };
+    open(&sealed);
+    let kept = read(&sealed).unwrap();
+    let value = kept.machine.state.get(b"/secret/a").unwrap().value.bytes();
+    assert!(value.starts_with(SEALED), "who can't open it keeps it as it is");
+    open(&bytes(&kept, 1000));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use raft::eraftpb::{Entry, HardState};
 
 use super::record::{self, Record};
 use super::{Log, SEGMENT, Segment, image_index, image_name, segment_name, segment_number, start_segment};
+use crate::Sealing;
 use crate::embedded::disk::{Disk, TEMPORARY};
 use crate::embedded::error::StartError;
 use crate::embedded::image::{Image, ImageError, PIECE};
@@ -45,12 +46,20 @@ impl Log {
     /// # Errors
     /// [`StartError::Damaged`] for anything else that is not as it was written.
     pub fn open(disk: Arc<dyn Disk>) -> Result<(Log, Recovered), LogError> {
+        Self::open_sealed(disk, &Sealing::default())
+    }
+
+    /// The same, with values of the snapshot opened that were sealed. Those of entries are opened as they are carried out.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_sealed(disk: Arc<dyn Disk>, sealing: &Sealing) -> Result<(Log, Recovered), LogError> {
         let names = disk.list()?;
         for name in names.iter().filter(|name| name.ends_with(TEMPORARY)) {
             disk.remove(name)?;
         }
         let image = match names.iter().filter_map(|name| image_index(name)).max() {
-            Some(index) => Some(read_image(&*disk, index)?),
+            Some(index) => Some(read_image(&*disk, index, sealing)?),
             None => None,
         };
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -192,10 +201,10 @@ impl Replay {
     }
 }
 
-fn read_image(disk: &dyn Disk, index: u64) -> Result<Image, LogError> {
+fn read_image(disk: &dyn Disk, index: u64, sealing: &Sealing) -> Result<Image, LogError> {
     let name = image_name(index);
     let (source, length) = disk.stream(&name)?;
-    let image = Image::read(source, length).map_err(|problem| match problem {
+    let image = Image::read_sealed(source, length, sealing).map_err(|problem| match problem {
         ImageError::Io(problem) => LogError::Io(problem),
         ImageError::Malformed(problem) => damaged(&name, 0, problem.0),
     })?;

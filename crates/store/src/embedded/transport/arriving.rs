@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::info_span;
 
 use super::ConnectionError;
+use crate::Sealing;
 use crate::embedded::image::{Image, ImageError};
 
 /// How many pieces may wait to be read, so that one is read while the next one arrives.
@@ -24,11 +25,12 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    /// One of which `length` bytes will come. It ends when this is dropped.
-    pub fn new(message: Message, length: u64) -> Self {
+    /// One of which `length` bytes will come, with values sealed so. It ends when this is dropped.
+    pub fn new(message: Message, length: u64, sealing: Sealing) -> Self {
         let (pieces, waiting) = mpsc::channel(WAITING);
         let source = Waiting { pieces: waiting, piece: Bytes::new() };
-        let reader = tasks::blocking(info_span!("read a snapshot"), move || Image::read(source, length));
+        let read = move || Image::read_sealed(source, length, &sealing);
+        let reader = tasks::blocking(info_span!("read a snapshot"), read);
         Arriving { message, left: length, pieces, reader }
     }
 
@@ -94,7 +96,7 @@ mod tests {
     async fn a_snapshot_is_read_from_pieces_of_any_length() {
         let bytes = sent();
         for length in [1, 3, bytes.len()] {
-            let mut arriving = Arriving::new(Message::default(), bytes.len() as u64);
+            let mut arriving = Arriving::new(Message::default(), bytes.len() as u64, Sealing::default());
             for piece in bytes.chunks(length) {
                 assert!(!arriving.is_whole());
                 arriving = arriving.add(Bytes::new()).await.unwrap();
@@ -108,13 +110,13 @@ mod tests {
     #[tokio::test]
     async fn more_than_was_announced_is_refused_and_so_is_less() {
         let bytes = Bytes::from(sent());
-        let arriving = Arriving::new(Message::default(), bytes.len() as u64 - 1);
+        let arriving = Arriving::new(Message::default(), bytes.len() as u64 - 1, Sealing::default());
         assert!(arriving.add(bytes.clone()).await.is_err());
-        let arriving = Arriving::new(Message::default(), bytes.len() as u64 + 1);
+        let arriving = Arriving::new(Message::default(), bytes.len() as u64 + 1, Sealing::default());
         let arriving = arriving.add(bytes.clone()).await.unwrap();
         assert!(!arriving.is_whole());
         assert!(arriving.finish().await.is_err(), "the connection broke");
-        let arriving = Arriving::new(Message::default(), bytes.len() as u64);
+        let arriving = Arriving::new(Message::default(), bytes.len() as u64, Sealing::default());
         let changed: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
         let finished = match arriving.add(changed.into()).await {
             Ok(arriving) => arriving.finish().await.map(|_| ()),

@@ -25,7 +25,7 @@ use crate::embedded::command::{Command, Response};
 use crate::embedded::image::Image;
 use crate::embedded::membership::{MemberChange, MemberRecord, Membership};
 use crate::embedded::wire::{Caller, Frame, OTHER_VERSION, Refusal, SNAPSHOT_LIMIT, VERSION};
-use crate::{Error, MemberError, MemberId};
+use crate::{Error, MemberError, MemberId, Sealing};
 
 /// A connection must say who it is within this time: many times what a handshake takes on a slow machine.
 const HELLO: Duration = Duration::from_secs(2);
@@ -202,7 +202,7 @@ async fn listen(shared: Arc<Shared>, peer: Caller, mut stream: TlsStream<TcpStre
             }
         };
         let next = match frame {
-            Ok(Some(frame)) => take(&peer, &mut snapshot, frame).await,
+            Ok(Some(frame)) => take(&peer, &mut snapshot, frame, &shared.sealing).await,
             Ok(None) => return,
             Err(problem) => Err(problem),
         };
@@ -227,6 +227,7 @@ async fn take(
     peer: &Caller,
     snapshot: &mut Option<Arriving>,
     frame: Frame,
+    sealing: &Sealing,
 ) -> Result<Arrived, ConnectionError> {
     let refused = |what: &str| Err(ConnectionError::Refused(what.into()));
     match frame {
@@ -235,7 +236,7 @@ async fn take(
             if length > SNAPSHOT_LIMIT {
                 return refused("it offers a snapshot that is too large");
             }
-            *snapshot = Some(Arriving::new(message, length));
+            *snapshot = Some(Arriving::new(message, length, sealing.clone()));
             Ok(None)
         }
         Frame::SnapshotChunk(bytes) => {

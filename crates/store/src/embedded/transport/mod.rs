@@ -27,7 +27,7 @@ use super::image::{Image, ImageError};
 use super::membership::Membership;
 use super::outbox::Outbox;
 use super::wire::{Caller, FRAME_LIMIT, Frame, HEADER, Refusal};
-use crate::{Error, MemberId};
+use crate::{Error, MemberId, Sealing};
 
 pub use join::join;
 pub use roster::Roster;
@@ -71,6 +71,7 @@ struct Shared {
     client_tls: Arc<rustls::ClientConfig>,
     roster: Arc<Roster>,
     members: watch::Receiver<Arc<Membership>>,
+    sealing: Sealing,
     sink: Sink,
 }
 
@@ -93,6 +94,7 @@ pub fn start(
         client_tls: config.client_tls.clone(),
         roster: roster.clone(),
         members,
+        sealing: config.sealing.clone(),
         sink,
     });
     let (callers, heard) = mpsc::channel(16);
