@@ -1,6 +1,7 @@
 //! HTTP's own: connections and what they may use up, bodies, queries, and the forms in which answers go out.
 
 pub(crate) mod ahead;
+pub(crate) mod annotations;
 mod asked;
 pub(crate) mod beside;
 pub(crate) mod body;

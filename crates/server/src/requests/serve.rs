@@ -16,6 +16,7 @@ use super::time_limit::{time_of, timed_out};
 use super::trail::{self, Trail};
 use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, write};
 use crate::aggregation::RequestInfo;
+use crate::http::annotations;
 use crate::http::compress::{compressed, takes_gzip};
 use crate::http::encoding::Encoding;
 use crate::http::negotiate::accepted_error;
@@ -162,7 +163,11 @@ impl Requests {
             }
             allowed.map(|_| ())
         };
-        let answer = self.answer(request, &who, &understood, &class, &judge).await;
+        let answer = self.answer(request, &who, &understood, &class, &judge);
+        let (answer, notes) = annotations::collect(answer).await;
+        if let Some(trail) = trail {
+            trail.annotate(notes);
+        }
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
         turn::mark(&class, &mut response);
         response

@@ -13,6 +13,7 @@ use server::UserInfo;
 use tokio::sync::Notify;
 
 use crate::house::{House, admin, body_of, client_without_name, text};
+use crate::policies::{map, matching, policy};
 
 /// Keeps the events that it is told.
 #[derive(Default)]
@@ -165,6 +166,35 @@ async fn what_is_refused_is_told_with_who_asked_and_as_whom() {
         assert_eq!(house.ask("POST", MAPS, Some(map)).await.0, code);
         assert_eq!(all(&recorder.drain(), "/objectRef/name"), ["m"], "{code}");
     }
+}
+
+#[tokio::test]
+async fn what_admission_says_for_the_audit_stands_in_it() {
+    let (house, recorder) =
+        house("- {level: Metadata, verbs: [create], omitStages: [RequestReceived]}").await;
+    policy(
+        &house,
+        json!({"matchConstraints": matching(&["CREATE"], &["configmaps"]),
+            "validations": [{"expression": "object.data.k == 'v'", "message": "odd"}],
+            "auditAnnotations": [{"key": "what", "valueExpression": "'it has ' + object.data.k"}]}),
+        json!({"policyName": "p", "validationActions": ["Audit"]}),
+    )
+    .await;
+    let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "baseline"}}});
+    assert_eq!(house.ask("PATCH", "/api/v1/namespaces/default", Some(label)).await.0, 200);
+    recorder.drain();
+    assert_eq!(house.ask("POST", MAPS, Some(map("m", json!({"k": "w"})))).await.0, 201);
+    let annotations = &recorder.drain()[0]["annotations"];
+    assert_eq!(annotations["p/what"], "it has w");
+    let failures = annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap();
+    let failures: Value = serde_json::from_str(failures).unwrap();
+    let failure = json!({"message": "odd", "policy": "p", "binding": "b", "validationActions": ["Audit"]});
+    assert_eq!(failures, json!([failure]));
+
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(house.ask("POST", "/api/v1/namespaces/default/pods", Some(pod)).await.0, 201);
+    let told = &recorder.drain()[0]["annotations"]["pod-security.kubernetes.io/audit-violations"];
+    assert!(told.as_str().unwrap().starts_with("would violate PodSecurity \"baseline:latest\": "), "{told}");
 }
 
 #[tokio::test]

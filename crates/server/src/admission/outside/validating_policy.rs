@@ -5,7 +5,7 @@
 use api::policy::{Inputs, Ruling, Scope};
 use cel::Budget;
 use machinery::{Cause, Object, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::configured::{Binding, PolicyEntry};
 use super::matching::{matched, namespace_of};
@@ -13,7 +13,10 @@ use super::parameters::Misconfigured;
 use super::review::{Shown, request_value};
 use super::{Outside, guard};
 use crate::admission::{AdmissionRequest, Outcome};
-use crate::http::warnings;
+use crate::http::{annotations, warnings};
+
+/// What would be refused if its binding didn't only want to hear of it.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// Why a policy is against a change.
 struct Denial {
@@ -112,7 +115,7 @@ impl Outside {
                 }
             }
             for (key, value) in scope.audit(&mut budget) {
-                tracing::debug!(policy = policy.name, key, value, "a policy says something for the audit");
+                annotations::annotate(format!("{}/{key}", policy.name), value);
             }
         }
         denials
@@ -153,6 +156,10 @@ fn act(policy: &PolicyEntry, binding: &Binding, denial: &Denial) -> Option<(Stri
             )),
             _ => {
                 let message = &denial.message;
+                annotations::annotate_item(
+                    VALIDATION_FAILURE,
+                    json!({"message": message, "policy": policy, "binding": binding, "validationActions": actions}),
+                );
                 tracing::info!(
                     policy,
                     binding,

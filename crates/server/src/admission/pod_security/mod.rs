@@ -17,8 +17,10 @@ use store::{KeyRange, State};
 use self::check::Subject;
 use self::policy::{LABELS, Level, Policies, Policy};
 use super::request::{AdmissionRequest, Operation};
+use crate::http::annotations::annotate;
 use crate::http::warnings::warn;
 
+const AUDIT_VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
 /// The most pods of a namespace that are looked at when its labels change, as upstream (`defaultNamespaceMaxPodsToCheck`).
 const MOST_PODS: usize = 3000;
 
@@ -61,9 +63,10 @@ pub(super) fn check_template(request: &AdmissionRequest<'_>, object: &Object) {
     tell_of(request, &policies_of(request.named.namespace, request.state), &subject);
 }
 
-/// Says what the namespace warns of to the caller, and what it audits to the host's own log.
+/// Says what the namespace warns of to the caller, and what it audits to the audit and to the host's own log.
 fn tell_of(request: &AdmissionRequest<'_>, policies: &Policies, subject: &Subject<'_>) {
     if let Some(violations) = violations(&policies.audit, subject) {
+        annotate(AUDIT_VIOLATIONS, format!("would violate PodSecurity \"{}\": {violations}", policies.audit));
         tracing::info!(
             object = request.named.key(), user = request.who.user, policy = %policies.audit, violations,
             "a change that Pod Security would refuse, for the audit"

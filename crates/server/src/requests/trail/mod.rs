@@ -5,6 +5,7 @@
 mod attributes;
 mod overheard;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -168,6 +169,11 @@ impl Trail {
     /// The request acts as somebody else.
     pub(super) fn acts_as(&self, other: &UserInfo) {
         self.lock().event.impersonated_user = Some(other.user_info());
+    }
+
+    /// What there is to say of the request.
+    pub(super) fn annotate(&self, notes: BTreeMap<String, String>) {
+        self.lock().event.annotations.extend(notes);
     }
 
     /// Whether the request is allowed, and why.
