@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use audit::Auditor;
 use fairness::Fairness;
+use objects::Writer;
 use tokio::sync::watch::Receiver;
 
 use self::discovery::Discovery;
@@ -31,6 +32,7 @@ use self::door::Opened;
 use self::metrics::Metrics;
 use self::openapi::OpenApi;
 use self::status::Shown;
+use self::trail::AuditedWriter;
 use crate::aggregation::Aggregation;
 use crate::http::ahead::Ahead;
 use crate::http::beside::Beside;
@@ -126,6 +128,14 @@ impl Requests {
     /// Shows how the hosts are; what is shown later isn't seen.
     pub(crate) fn show(&self, overview: Arc<dyn Overview>) {
         let _ = self.overview.set(Shown::new(overview));
+    }
+
+    /// The write path for the parts of this process.
+    pub(crate) fn writer(&self) -> Arc<dyn Writer> {
+        match &self.audit {
+            Some(auditor) => Arc::new(AuditedWriter::new(self.registry.clone(), auditor.clone())),
+            None => self.registry.clone(),
+        }
     }
 
     fn address(&self) -> Option<SocketAddr> {

@@ -129,7 +129,7 @@ impl Server {
 
     /// The write path for the parts of this process.
     pub fn writer(&self) -> Arc<dyn Writer> {
-        self.registry.clone()
+        self.requests.writer()
     }
 
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without

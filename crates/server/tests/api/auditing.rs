@@ -8,6 +8,8 @@ use futures::{FutureExt, stream};
 use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use machinery::Object;
+use objects::{Delete, TypedRef, Write};
 use serde_json::{Value, json};
 use server::UserInfo;
 use tokio::sync::Notify;
@@ -195,6 +197,53 @@ async fn what_admission_says_for_the_audit_stands_in_it() {
     assert_eq!(house.ask("POST", "/api/v1/namespaces/default/pods", Some(pod)).await.0, 201);
     let told = &recorder.drain()[0]["annotations"]["pod-security.kubernetes.io/audit-violations"];
     assert!(told.as_str().unwrap().starts_with("would violate PodSecurity \"baseline:latest\": "), "{told}");
+}
+
+#[tokio::test]
+async fn what_parts_of_the_process_change_is_told_too() {
+    let (house, recorder) = house(
+        "- {level: None, userGroups: ['system:nodes'], verbs: [patch]}
+- {level: Metadata, resources: [{resources: [secrets]}]}
+- {level: Request, omitStages: [RequestReceived]}",
+    )
+    .await;
+    let writer = house.server.writer();
+    let object = |value: Value| Object::from_value(value).unwrap();
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"generateName": "m-", "namespace": "default"}});
+    let made = writer.write("system:kube-scheduler", Write::Create(object(map.clone()))).await.unwrap();
+    let events = recorder.drain();
+    assert_eq!(all(&events, "/stage"), ["ResponseComplete"]);
+    assert_eq!((&events[0]["requestObject"], &events[0]["requestURI"]), (&map, &json!(MAPS)));
+    assert_eq!(
+        events[0]["user"],
+        json!({"username": "system:kube-scheduler", "groups": ["system:authenticated"]})
+    );
+    assert_eq!(events[0]["objectRef"]["name"], made.name());
+    assert_eq!(events[0]["responseStatus"]["code"], 201);
+
+    let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s", "namespace": "default"},
+        "stringData": {"key": "c0ffee"}});
+    writer.write("system:kube-controller-manager", Write::Create(object(secret))).await.unwrap();
+    let events = recorder.drain();
+    assert_eq!(all(&events, "/stage"), ["RequestReceived", "ResponseComplete"]);
+    assert!(!json!(events).to_string().contains("c0ffee"));
+
+    // A host's agent may not, and what the policy doesn't want to know isn't told.
+    let subject = TypedRef {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        namespace: "default".into(),
+        name: made.name().into(),
+    };
+    let delete = Write::Delete { subject: subject.clone(), options: Delete::default() };
+    assert!(writer.write("system:node:n1", delete).await.is_err());
+    let events = recorder.drain();
+    assert_eq!(all(&events, "/responseStatus/code"), [403]);
+    assert_eq!(events[0]["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(events[0]["requestURI"], format!("{MAPS}/{}", made.name()));
+    let patch = Write::Merge { subject, subresource: "", patch: json!({"data": {}}) };
+    assert!(writer.write("system:node:n1", patch).await.is_err());
+    assert_eq!(recorder.drain(), Vec::<Value>::new());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! Follows `k8s.io/apiserver/pkg/endpoints/filters` (`audit.go`, `audit_init.go`, `authn_audit.go`).
 
 mod attributes;
+mod inside;
 mod overheard;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use machinery::Status;
 use serde_json::{Value, json};
 
 use self::attributes::Attributes;
+pub(super) use self::inside::AuditedWriter;
 use self::overheard::{Heard, Overheard, Side, Untold};
 use super::Requests;
 use crate::clock::Edge;
