@@ -250,6 +250,13 @@ async fn the_thin_client_says_what_kubectl_says() {
     std::fs::write(&file, MANIFEST).unwrap();
     let file = file.to_str().unwrap();
     holdfast.says("get nodes", &["NAME", "STATUS", "n1", "n2", "n3", "Ready"]);
+    assert_eq!(holdfast.says("get nodes -o jsonpath={.items[*].metadata.name}", &[]), "n1 n2 n3");
+    let ready = "get nodes n2 -o jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+    assert_eq!(holdfast.says(ready, &[]), "True");
+    let sorted = holdfast.says("get nodes --no-headers --sort-by .metadata.name", &[]);
+    let names: Vec<_> = sorted.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    holdfast.fails("get nodes --sort-by .nothing", &["couldn't find any field"]);
     holdfast.says(&format!("apply -f {file}"), &["deployment.apps/web created", "service/web created"]);
     holdfast.says(&format!("apply -f {file}"), &["deployment.apps/web unchanged", "service/web unchanged"]);
     holdfast.says_soon("get deploy web", "2/2");

@@ -7,9 +7,10 @@ use client::{Client, Discovery, WatchKind, with_query};
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::sort::sort;
 use super::table::TablePrinter;
 use super::target::{Target, targets};
-use super::{Connection, put};
+use super::{Connection, jsonpath, put};
 use crate::tell::say;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -20,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast get pods -o wide\n  holdfast get deployment/web service/web\n  holdfast get pods -A -w"
+    after_help = "Examples:\n  holdfast get pods -o wide\n  holdfast get deployment/web service/web\n  holdfast get pods -A -w\n  holdfast get pods --sort-by .metadata.creationTimestamp\n  holdfast get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[0].address}{\"\\n\"}{end}'"
 )]
 pub struct Args {
     /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
@@ -32,7 +33,7 @@ pub struct Args {
     /// In all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
-    /// wide, json, yaml or name
+    /// wide, json, yaml, name or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORM")]
     pub output: Option<Output>,
     /// Only objects with these labels, such as app=web
@@ -41,6 +42,9 @@ pub struct Args {
     /// Only objects with these fields, such as spec.nodeName=n1
     #[arg(long, value_name = "FIELDS")]
     pub field_selector: Option<String>,
+    /// Sort what is shown by a field, such as .metadata.creationTimestamp
+    #[arg(long, value_name = "PATH", conflicts_with = "watch")]
+    pub sort_by: Option<jsonpath::Path>,
     /// Show changes as they come
     #[arg(short, long)]
     pub watch: bool,
@@ -64,10 +68,8 @@ pub async fn get(args: Args) -> anyhow::Result<()> {
         bail!("a resource cannot be retrieved by name across all namespaces");
     }
     let get = Get { args: &args, client, namespace };
-    match args.output.unwrap_or_default() {
-        form if form.is_table() => get.tables(&targets).await,
-        form => get.whole(&targets, form).await,
-    }
+    let form = args.output.clone().unwrap_or_default();
+    if form.is_table() { get.tables(&targets).await } else { get.whole(&targets, &form).await }
 }
 
 struct Get<'a> {
@@ -86,6 +88,7 @@ impl Get<'_> {
             ("labelSelector", self.args.selector.as_deref()),
             ("fieldSelector", fields),
             ("resourceVersion", revision),
+            ("includeObject", self.rows_objects()),
         ];
         let pairs: Vec<_> = pairs.into_iter().filter_map(|(field, value)| Some((field, value?))).collect();
         with_query(&target.resource.path(namespace, None), &pairs)
@@ -96,7 +99,18 @@ impl Get<'_> {
         if target.names.is_empty() {
             return vec![self.collection(target, None, None)];
         }
-        target.names.iter().map(|name| target.resource.path(Some(&self.namespace), Some(name))).collect()
+        let objects = self.rows_objects().map(|objects| ("includeObject", objects));
+        let path = |name: &String| {
+            let path = target.resource.path(Some(&self.namespace), Some(name));
+            with_query(&path, objects.as_slice())
+        };
+        target.names.iter().map(path).collect()
+    }
+
+    /// What of its object each row of a table has to bring: all, where it is sorted by.
+    fn rows_objects(&self) -> Option<&'static str> {
+        let is_table = self.args.output.as_ref().is_none_or(Output::is_table);
+        (is_table && self.args.sort_by.is_some()).then_some("Object")
     }
 
     /// The answer, none where an object is not there and that is no error.
@@ -138,7 +152,10 @@ impl Get<'_> {
                     None => together = Some(table),
                 }
             }
-            let Some(table) = together else { continue };
+            let Some(mut table) = together else { continue };
+            if let (Some(by), Some(rows)) = (&self.args.sort_by, table["rows"].as_array_mut()) {
+                sort(rows, by, |row| &row["object"])?;
+            }
             if table["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
                 if printed > 0 {
                     put("\n")?;
@@ -195,7 +212,7 @@ impl Get<'_> {
         }
     }
 
-    async fn whole(&self, targets: &[Target], form: Output) -> anyhow::Result<()> {
+    async fn whole(&self, targets: &[Target], form: &Output) -> anyhow::Result<()> {
         let mut items = Vec::new();
         let mut last_list = None;
         for target in targets {
@@ -217,8 +234,11 @@ impl Get<'_> {
                 last_list = Some(revision(&answer));
             }
         }
+        if let Some(by) = &self.args.sort_by {
+            sort(&mut items, by, |item| item)?;
+        }
         let is_one = targets.len() == 1 && targets[0].names.len() == 1;
-        if form == Output::Name {
+        if *form == Output::Name {
             for target in targets {
                 let of_target = |i: &&Value| {
                     i["kind"] == target.resource.kind.as_str()
@@ -264,8 +284,9 @@ impl Get<'_> {
     }
 }
 
-fn print(object: &Value, form: Output) -> anyhow::Result<String> {
+fn print(object: &Value, form: &Output) -> anyhow::Result<String> {
     match form {
+        Output::JsonPath(template) => template.render(object),
         Output::Yaml => Ok(values::to_yaml(object)),
         _ => json(object),
     }

@@ -3,10 +3,12 @@
 mod apply;
 mod delete;
 mod get;
+mod jsonpath;
 mod logs;
 mod output;
 mod pods_of;
 mod scale;
+mod sort;
 mod table;
 mod target;
 mod version;

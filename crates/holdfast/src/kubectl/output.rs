@@ -2,8 +2,10 @@
 
 use std::str::FromStr;
 
+use super::jsonpath::Template;
+
 /// The forms of `-o`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum Output {
     /// The server's table.
     #[default]
@@ -16,12 +18,17 @@ pub enum Output {
     Yaml,
     /// `TYPE/NAME`.
     Name,
+    /// What a template says.
+    JsonPath(Template),
 }
 
 impl FromStr for Output {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
+        if let Some(template) = word.strip_prefix("jsonpath=") {
+            return template.parse().map(Output::JsonPath);
+        }
         match word {
             "wide" => Ok(Output::Wide),
             "json" => Ok(Output::Json),
@@ -29,7 +36,7 @@ impl FromStr for Output {
             "name" => Ok(Output::Name),
             _ => Err(format!(
                 "unable to match a printer suitable for the output format {word:?}, \
-                              allowed formats are: json, name, wide, yaml"
+                              allowed formats are: json, jsonpath=TEMPLATE, name, wide, yaml"
             )),
         }
     }
@@ -37,7 +44,7 @@ impl FromStr for Output {
 
 impl Output {
     /// The server makes a table of it.
-    pub fn is_table(self) -> bool {
+    pub fn is_table(&self) -> bool {
         matches!(self, Output::Table | Output::Wide)
     }
 }
