@@ -265,6 +265,10 @@ async fn the_thin_client_says_what_kubectl_says() {
     let pods = holdfast.says("get pods -l app=web -o name", &["pod/web-"]);
     let pod = pods.lines().next().unwrap();
     holdfast.says(&format!("logs {pod}"), &["up and running"]);
+    holdfast.says(&format!("describe {pod}"), &["Name:         web-", "Node Name:", "Ready"]);
+    holdfast.says_soon(&format!("describe {pod}"), "Started");
+    holdfast.says("describe node n1", &["Name:         n1", "Namespace:    <none>", "Conditions:"]);
+    holdfast.fails("describe node n9", &["not found"]);
     holdfast.says("get pods,svc -A -o wide", &["NAMESPACE", "service/web", "pod/web-"]);
     holdfast
         .says(&format!("delete -f {file}"), &["deployment.apps \"web\" deleted", "service \"web\" deleted"]);

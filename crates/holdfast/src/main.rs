@@ -94,6 +94,8 @@ enum Command {
     Down(up::DownArgs),
     /// Show objects, as kubectl does
     Get(kubectl::GetArgs),
+    /// Show all that objects say, in words, and what happened to them
+    Describe(kubectl::DescribeArgs),
     /// Bring the objects of a manifest into the cluster, as kubectl does
     Apply(kubectl::ApplyArgs),
     /// Delete objects, as kubectl does
@@ -162,6 +164,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Down(args) => on_one_thread(up::down(args)),
         Command::Get(args) => on_one_thread(kubectl::get(args)),
+        Command::Describe(args) => on_one_thread(kubectl::describe(args)),
         Command::Apply(args) => on_one_thread(kubectl::apply(args)),
         Command::Delete(args) => on_one_thread(kubectl::delete(args)),
         Command::Logs(args) => on_one_thread(kubectl::logs(args)),

@@ -1,7 +1,8 @@
-//! `get`, `apply`, `delete`, `logs`, `scale`, `version`: a thin client in kubectl's words, for machines without kubectl.
+//! `get`, `describe`, `apply`, `delete`, `logs`, `scale`, `version`: a thin client in kubectl's words, for machines without kubectl.
 
 mod apply;
 mod delete;
+mod describe;
 mod get;
 mod jsonpath;
 mod logs;
@@ -20,6 +21,7 @@ use client::{Client, Kubeconfig};
 
 pub use apply::{Args as ApplyArgs, apply};
 pub use delete::{Args as DeleteArgs, delete};
+pub use describe::{Args as DescribeArgs, describe};
 pub use get::{Args as GetArgs, get};
 pub use logs::{Args as LogsArgs, logs};
 pub use scale::{Args as ScaleArgs, scale};
