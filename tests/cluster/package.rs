@@ -85,6 +85,7 @@ fn what_the_package_installs_runs() {
         String::from_utf8(architecture.stdout).unwrap().trim()
     );
     fs::create_dir(tree.join("DEBIAN")).unwrap();
+    fs::set_permissions(tree.join("DEBIAN"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(tree.join("DEBIAN/control"), control).unwrap();
     let package = dir.path().join("holdfast.deb");
     // Debug builds are large, and compressing them takes a minute.

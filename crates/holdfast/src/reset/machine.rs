@@ -90,6 +90,9 @@ pub fn remove(path: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         kind => kind.with_context(failed)?,
     };
+    if kind.is_symlink() {
+        say!("{} is a link: what it leads to stays", path.display());
+    }
     if !kind.is_dir() {
         return fs::remove_file(path).with_context(failed);
     }

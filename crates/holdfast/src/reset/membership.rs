@@ -132,7 +132,10 @@ impl Membership {
             Err(_) => Err(anyhow::anyhow!("the members don't answer")),
         };
         left.with_context(|| {
-            format!("{} can't be taken out of the store's members; nothing was removed", config.name)
+            format!(
+                "{} can't be taken out of the store's members, which takes a majority of them",
+                config.name
+            )
         })
     }
 

@@ -58,7 +58,7 @@ pub async fn reset(args: Args) -> anyhow::Result<()> {
         anyhow::ensure!(args.force, "{why}; nothing was removed (--force does it all the same)");
         say!("{why}: it is forced");
     }
-    remains.remove(&membership).await
+    remains.remove(&membership, args.force).await
 }
 
 impl Remains {
@@ -78,7 +78,7 @@ impl Remains {
             None => (layout.data_dir(), layout.timeline_file(), layout.pki_dir()),
         };
         let files = [
-            data.with_file_name(BUILDING),
+            layout.data_dir().with_file_name(BUILDING),
             data,
             timeline.with_extension("jsonl.old"),
             timeline,
@@ -137,10 +137,13 @@ impl Remains {
         text
     }
 
-    async fn remove(&self, membership: &Membership) -> anyhow::Result<()> {
+    async fn remove(&self, membership: &Membership, is_forced: bool) -> anyhow::Result<()> {
         if let Some(config) = &self.config {
             // While this host still votes: of two members both must.
-            membership.leave(config).await?;
+            match membership.leave(config).await {
+                Err(error) if is_forced => say!("{error:#}: it is forced"),
+                left => left?,
+            }
         }
         if let Some(service) = &self.service {
             service.remove()?;
