@@ -34,15 +34,23 @@ pub(crate) struct Which {
     pub attempt: u32,
 }
 
+/// What is tried, and may fail.
+pub(crate) type Tried<'a, T> = BoxFuture<'a, Result<T, RunError>>;
+
+/// A command that is to run beside a container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub argv: Vec<String>,
+    pub streams: Streams,
+    /// Who waits for it kills it after that; a runtime that can't kill ends it by itself then.
+    pub limit: Option<Duration>,
+}
+
 /// Runs containers.
 pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// Makes the sandbox of a pod, whose folder is there; fine if it has one. Where its containers share namespaces, as
     /// `wanted`, these are answered.
-    fn prepare<'a>(
-        &'a self,
-        uid: &'a str,
-        wanted: Shape,
-    ) -> BoxFuture<'a, Result<Vec<oci::Namespace>, RunError>>;
+    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> Tried<'a, Vec<oci::Namespace>>;
 
     /// The first process of a container that runs, as the host numbers it.
     fn first_process(&self, which: &Which) -> Option<i32>;
@@ -51,12 +59,7 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>>;
 
     /// Starts one life of a container, whose log lies in the folder `log` as `ATTEMPT.log`.
-    fn start<'a>(
-        &'a self,
-        which: &'a Which,
-        program: Program,
-        log: PathBuf,
-    ) -> BoxFuture<'a, Result<Begun, RunError>>;
+    fn start<'a>(&'a self, which: &'a Which, program: Program, log: PathBuf) -> Tried<'a, Begun>;
 
     /// Waits for a container's end: its processes and the commands beside it are dead, its log is complete. None if
     /// that can't be known any more: then nobody watches over what is left of it.
@@ -65,15 +68,8 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// Sends a signal to a container's processes. One that ended gets none.
     fn signal(&self, which: &Which, signal: i32);
 
-    /// Runs a command beside a container: as its user, with its environment, in its namespaces. Who waits for it with a `limit`
-    /// kills it after that; a runtime that can't kill ends it by itself then.
-    fn exec<'a>(
-        &'a self,
-        which: &'a Which,
-        argv: Vec<String>,
-        streams: Streams,
-        limit: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Session, RunError>>;
+    /// Runs a command beside a container: as its user, with its environment, in its namespaces.
+    fn exec<'a>(&'a self, which: &'a Which, asked: Exec) -> Tried<'a, Session>;
 
     /// What a container prints from now on, of each output that is wanted (stdout, stderr), and what it reads. None if
     /// it ended.
@@ -101,9 +97,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     fn update_resources<'a>(
         &'a self,
         uid: &'a str,
-        container: Option<&'a Which>,
-        amounts: cgroup::Amounts,
-    ) -> BoxFuture<'a, Result<(), RunError>>;
+        of: Option<&'a Which>,
+        to: cgroup::Amounts,
+    ) -> Tried<'a, ()>;
 
     /// What each container uses that runs, with when it began.
     fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>>;

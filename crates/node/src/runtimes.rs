@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,8 +15,8 @@ use crate::container::cgroup::{Amounts, Memory};
 use crate::foreign::ForeignRuntime;
 use crate::oci::Namespace;
 use crate::runtime::{
-    Attached, Begun, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Streams, Trouble, Usage,
-    Which,
+    Attached, Begun, Exec, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Tried, Trouble,
+    Usage, Which,
 };
 use crate::shims::ShimRuntime;
 
@@ -26,6 +25,55 @@ use crate::shims::ShimRuntime;
 pub(crate) struct Runtimes {
     pub shims: ShimRuntime,
     pub foreign: ForeignRuntime,
+}
+
+/// What a question is about: a pod, or a container of one.
+trait OfPod {
+    /// The pod.
+    fn pod(&self) -> &str;
+}
+
+impl OfPod for str {
+    fn pod(&self) -> &str {
+        self
+    }
+}
+
+impl OfPod for Which {
+    fn pod(&self) -> &str {
+        &self.uid
+    }
+}
+
+/// Questions that the runtime answers which has the pod, at once.
+macro_rules! told_by_its_own {
+    ($($name:ident($pod:ident: &$kind:ty $(, $more:ident: $of:ty)*) -> $answer:ty;)*) => {$(
+        fn $name(&self, $pod: &$kind $(, $more: $of)*) -> $answer {
+            self.of($pod.pod()).$name($pod $(, $more)*)
+        }
+    )*};
+}
+
+/// Likewise, in time.
+macro_rules! awaited_of_its_own {
+    ($($name:ident($pod:ident: &$kind:ty $(, $more:ident: $of:ty)*) -> $answer:ty;)*) => {$(
+        fn $name<'a>(&'a self, $pod: &'a $kind $(, $more: $of)*) -> BoxFuture<'a, $answer> {
+            self.of($pod.pod()).$name($pod $(, $more)*)
+        }
+    )*};
+}
+
+/// Questions that all runtimes answer.
+macro_rules! asked_of_all {
+    ($($name:ident() -> Vec<$answer:ty>;)*) => {$(
+        fn $name(&self) -> BoxFuture<'_, Vec<$answer>> {
+            async move {
+                let (own, foreign) = tokio::join!(self.shims.$name(), self.foreign.$name());
+                [own, foreign].concat()
+            }
+            .boxed()
+        }
+    )*};
 }
 
 impl Runtimes {
@@ -47,25 +95,36 @@ impl Runtimes {
 }
 
 impl Runtime for Runtimes {
-    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
+    told_by_its_own! {
+        first_process(which: &Which) -> Option<i32>;
+        signal(which: &Which, signal: i32) -> ();
+        close_input(which: &Which) -> ();
+        log(which: &Which) -> watch::Receiver<LogProgress>;
+        lost(uid: &str) -> Lost;
+        bind(uid: &str, epoch: Option<Epoch>) -> ();
+        bound(uid: &str) -> Option<Option<Epoch>>;
+        ended_with_lease(uid: &str) -> bool;
+    }
+
+    awaited_of_its_own! {
+        network(uid: &str) -> Option<OwnedFd>;
+        exit(which: &Which) -> Option<Exit>;
+        exec(which: &Which, asked: Exec) -> Result<Session, RunError>;
+        attach(which: &Which, wanted: (bool, bool)) -> Option<Attached>;
+        update_resources(uid: &str, of: Option<&'a Which>, to: Amounts) -> Result<(), RunError>;
+    }
+
+    asked_of_all! {
+        found() -> Vec<Found>;
+        usage() -> Vec<(Which, Timestamp, Usage)>;
+    }
+
+    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> Tried<'a, Vec<Namespace>> {
         async move { self.for_pod(uid, matches!(wanted, Shape::Foreign(_)))?.prepare(uid, wanted).await }
             .boxed()
     }
 
-    fn first_process(&self, which: &Which) -> Option<i32> {
-        self.of(&which.uid).first_process(which)
-    }
-
-    fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>> {
-        self.of(uid).network(uid)
-    }
-
-    fn start<'a>(
-        &'a self,
-        which: &'a Which,
-        program: Program,
-        log: PathBuf,
-    ) -> BoxFuture<'a, Result<Begun, RunError>> {
+    fn start<'a>(&'a self, which: &'a Which, program: Program, log: PathBuf) -> Tried<'a, Begun> {
         async move {
             let is_foreign = matches!(program, Program::Foreign(_));
             self.for_pod(&which.uid, is_foreign)?.start(which, program, log).await
@@ -73,67 +132,12 @@ impl Runtime for Runtimes {
         .boxed()
     }
 
-    fn exit<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Option<Exit>> {
-        self.of(&which.uid).exit(which)
-    }
-
-    fn signal(&self, which: &Which, signal: i32) {
-        self.of(&which.uid).signal(which, signal);
-    }
-
-    fn exec<'a>(
-        &'a self,
-        which: &'a Which,
-        argv: Vec<String>,
-        streams: Streams,
-        limit: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Session, RunError>> {
-        self.of(&which.uid).exec(which, argv, streams, limit)
-    }
-
-    fn attach<'a>(&'a self, which: &'a Which, wanted: (bool, bool)) -> BoxFuture<'a, Option<Attached>> {
-        self.of(&which.uid).attach(which, wanted)
-    }
-
-    fn close_input(&self, which: &Which) {
-        self.of(&which.uid).close_input(which);
-    }
-
-    fn log(&self, which: &Which) -> watch::Receiver<LogProgress> {
-        self.of(&which.uid).log(which)
-    }
-
     fn trouble(&self) -> BoxFuture<'_, Trouble> {
         self.shims.trouble()
     }
 
-    fn found(&self) -> BoxFuture<'_, Vec<Found>> {
-        async move {
-            let (own, foreign) = tokio::join!(self.shims.found(), self.foreign.found());
-            [own, foreign].concat()
-        }
-        .boxed()
-    }
-
     fn found_late(&self) -> BoxFuture<'_, Vec<Found>> {
         self.foreign.found_late()
-    }
-
-    fn update_resources<'a>(
-        &'a self,
-        uid: &'a str,
-        container: Option<&'a Which>,
-        amounts: Amounts,
-    ) -> BoxFuture<'a, Result<(), RunError>> {
-        self.of(uid).update_resources(uid, container, amounts)
-    }
-
-    fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>> {
-        async move {
-            let (own, foreign) = tokio::join!(self.shims.usage(), self.foreign.usage());
-            [own, foreign].concat()
-        }
-        .boxed()
     }
 
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
@@ -145,25 +149,9 @@ impl Runtime for Runtimes {
         .boxed()
     }
 
-    fn lost(&self, uid: &str) -> Lost {
-        self.of(uid).lost(uid)
-    }
-
     /// Of a pod in the runtime of others it is known otherwise ([`Runtime::bound`]).
     fn can_stop_with_lease(&self) -> bool {
         self.shims.can_stop_with_lease()
-    }
-
-    fn bind(&self, uid: &str, epoch: Option<Epoch>) {
-        self.of(uid).bind(uid, epoch);
-    }
-
-    fn bound(&self, uid: &str) -> Option<Option<Epoch>> {
-        self.of(uid).bound(uid)
-    }
-
-    fn ended_with_lease(&self, uid: &str) -> bool {
-        self.of(uid).ended_with_lease(uid)
     }
 
     fn sandboxes(&self) -> Vec<String> {
@@ -173,11 +161,10 @@ impl Runtime for Runtimes {
     fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
         async move {
             // Before the runtime of others has answered at all, what isn't here may be there: an end that is reported must be one.
-            if self.foreign.has(uid) || !self.shims.has(uid) && self.foreign.may_have(uid) {
+            if !self.foreign.has(uid) && !self.shims.has(uid) && self.foreign.may_have(uid) {
                 self.foreign.end(uid).await;
             }
-            // Also for a pod that was there: whether it is bound was noted here.
-            self.shims.end(uid).await;
+            self.end_own(uid).await;
         }
         .boxed()
     }
@@ -188,6 +175,7 @@ impl Runtime for Runtimes {
             if self.foreign.has(uid) {
                 self.foreign.end(uid).await;
             }
+            // Also for a pod that was there: whether it is bound was noted here.
             self.shims.end(uid).await;
         }
         .boxed()

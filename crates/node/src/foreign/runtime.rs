@@ -27,8 +27,8 @@ use crate::container::cgroup::{Amounts, Cgroups, Memory};
 use crate::oci::{Namespace, NamespaceKind};
 use crate::pods::Folders;
 use crate::runtime::{
-    Attached, Begun, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Streams, Trouble, Usage,
-    Which,
+    Attached, Begun, Exec, Exit, Found, Lost, Program, RunError, Runtime, Session, Shape, Streams, Tried,
+    Trouble, Usage, Which,
 };
 
 /// How long it is waited before what failed is tried again.
@@ -108,7 +108,7 @@ impl ForeignRuntime {
 }
 
 impl Runtime for ForeignRuntime {
-    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
+    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> Tried<'a, Vec<Namespace>> {
         async move {
             let Shape::Foreign(mut wanted) = wanted else { return Err(RunError::of_another()) };
             self.check_known()?;
@@ -136,12 +136,7 @@ impl Runtime for ForeignRuntime {
         self.sandboxes.network(uid).boxed()
     }
 
-    fn start<'a>(
-        &'a self,
-        which: &'a Which,
-        program: Program,
-        log: PathBuf,
-    ) -> BoxFuture<'a, Result<Begun, RunError>> {
+    fn start<'a>(&'a self, which: &'a Which, program: Program, log: PathBuf) -> Tried<'a, Begun> {
         async move {
             match program {
                 Program::Foreign(asked) => self.begin(which, *asked, log).await,
@@ -198,13 +193,7 @@ impl Runtime for ForeignRuntime {
         });
     }
 
-    fn exec<'a>(
-        &'a self,
-        which: &'a Which,
-        argv: Vec<String>,
-        streams: Streams,
-        limit: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Session, RunError>> {
+    fn exec<'a>(&'a self, which: &'a Which, Exec { argv, streams, limit }: Exec) -> Tried<'a, Session> {
         async move {
             let life = self.lives.get(which).ok_or(RunError::Gone)?;
             match limit {
@@ -248,16 +237,11 @@ impl Runtime for ForeignRuntime {
         self.late_look().boxed()
     }
 
-    fn update_resources<'a>(
-        &'a self,
-        uid: &'a str,
-        container: Option<&'a Which>,
-        amounts: Amounts,
-    ) -> BoxFuture<'a, Result<(), RunError>> {
+    fn update_resources<'a>(&'a self, uid: &'a str, of: Option<&'a Which>, to: Amounts) -> Tried<'a, ()> {
         async move {
-            let Some(which) = container else { return self.limit(uid, amounts).await };
+            let Some(which) = of else { return self.limit(uid, to).await };
             let life = self.lives.get(which).ok_or(RunError::Gone)?;
-            self.client.update_container(&life.id, changed(amounts)).await.map_err(system)
+            self.client.update_container(&life.id, changed(to)).await.map_err(system)
         }
         .boxed()
     }

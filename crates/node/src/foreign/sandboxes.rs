@@ -12,6 +12,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use serde_json::Value;
 
 use super::cni::MARK;
+use super::runtime::system;
 use super::{POD_UID, Sandbox};
 use crate::runtime::RunError;
 
@@ -35,10 +36,6 @@ pub(super) struct Sandboxes {
     client: Client,
     labels: Texts,
     all: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Held>>>>,
-}
-
-fn system(failure: impl ToString) -> RunError {
-    RunError::System(failure.to_string())
 }
 
 fn is_ready(sandbox: &PodSandbox) -> bool {

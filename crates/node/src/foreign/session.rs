@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::info_span;
 
+use super::runtime::system;
 use crate::runtime::{Attached, Exit, OutputReader, RunError, Session, SessionEnd, Streams};
 use crate::streams::{Ends, Outcome, Remote, WantedStreams, connect_streams};
 
@@ -26,10 +27,6 @@ fn exit_now(code: i32) -> Exit {
 
 /// How much of an output is passed on at once.
 const PIECE: usize = 16 << 10;
-
-fn system(why: impl ToString) -> RunError {
-    RunError::System(why.to_string())
-}
 
 /// Runs a command and leads its streams here.
 pub(super) async fn exec(

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::grpc_health;
 use super::http::{self, Url};
-use crate::runtime::{Runtime, Streams, Which};
+use crate::runtime::{Exec, Runtime, Streams, Which};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -123,7 +123,8 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 }
 
 async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), String> {
-    let made = target.runtime.exec(&target.which, argv.to_vec(), Streams::Outputs, Some(limit)).await;
+    let asked = Exec { argv: argv.to_vec(), streams: Streams::Outputs, limit: Some(limit) };
+    let made = target.runtime.exec(&target.which, asked).await;
     let session = made.map_err(|error| error.to_string())?;
     let (stdout, stderr) = session.outputs;
     let work = async { tokio::join!(head(stdout), head(stderr), session.end.exit()) };

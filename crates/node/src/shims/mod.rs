@@ -5,6 +5,7 @@ mod former;
 mod launch;
 mod link;
 mod runtime;
+mod sandboxes;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -20,56 +19,34 @@ use tracing::info_span;
 use super::bond::{Bond, end_now};
 use super::former::{PATIENCE, end, living};
 use super::launch::Launcher;
-use super::link::Link;
+use super::sandboxes::Slot;
 use super::session::{CommandEnd, Ours, begun, exit, output_pipe, system};
 use super::usage::Running;
-use crate::container::cgroup::{self, Amounts, Cgroups, Memory};
+use crate::container::cgroup::{Amounts, Cgroups, Memory};
 use crate::container::{LogProgress, Resize, Terminal, end_leftovers};
 use crate::host::Isolation;
 use crate::oci::Namespace;
 use crate::runtime::{
-    Attached, Begun, Bundle, Exit, Found, OutputReader, Program, RunError, Runtime, Session, Shape, Streams,
-    Trouble, Usage, Which,
+    Attached, Begun, Bundle, Exec, Exit, Found, OutputReader, Program, RunError, Runtime, Session, Shape,
+    Tried, Trouble, Usage, Which,
 };
 use crate::shim::wire::{Answer, Ask, Life, Told};
-
-/// How long a shim may take to come up, on a machine that starts many at once.
-const COMES_UP: Duration = Duration::from_secs(30);
 
 /// The shims of this host's pods.
 #[derive(Debug)]
 pub(crate) struct ShimRuntime {
     /// The folder of all pods' folders.
-    pods: PathBuf,
-    launcher: Arc<Launcher>,
-    isolation: Isolation,
-    cgroups: Option<Arc<Cgroups>>,
+    pub(super) pods: PathBuf,
+    pub(super) launcher: Arc<Launcher>,
+    pub(super) isolation: Isolation,
+    pub(super) cgroups: Option<Arc<Cgroups>>,
     /// Until when the host's lease holds, where it has one.
-    lease: Option<LeasePage>,
-    troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    pub(super) lease: Option<LeasePage>,
+    pub(super) troubles:
+        (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
+    pub(super) slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// What runs, as far as nobody has heard of its end.
     running: Running,
-}
-
-/// The place of one pod's shim.
-#[derive(Debug, Default)]
-struct Slot {
-    link: Mutex<Option<Arc<Link>>>,
-    /// The epoch of the host's lease that the next one stops with.
-    bound: Mutex<Option<Epoch>>,
-    /// Held while one is made.
-    making: tokio::sync::Mutex<()>,
-}
-
-impl Slot {
-    fn link(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn bound(&self) -> MutexGuard<'_, Option<Epoch>> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn life(which: &Which) -> Life {
@@ -108,117 +85,10 @@ impl ShimRuntime {
             running: Running::default(),
         })
     }
-
-    fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a pod has its shim here, or had one.
-    pub(crate) fn has(&self, uid: &str) -> bool {
-        self.link(uid).is_some()
-    }
-
-    fn link(&self, uid: &str) -> Option<Arc<Link>> {
-        self.slots().get(uid).and_then(|slot| slot.link().clone())
-    }
-
-    fn slot(&self, uid: &str) -> Arc<Slot> {
-        self.slots().entry(uid.to_owned()).or_default().clone()
-    }
-
-    async fn remove_cgroup(&self, uid: &str) {
-        if let Some(cgroups) = &self.cgroups {
-            cgroups.remove(uid).await;
-        }
-    }
-
-    /// The cgroups of a container that is about to start, if it has any.
-    async fn cgroup(&self, which: &Which, wanted: &cgroup::Wanted) -> io::Result<Vec<OwnedFd>> {
-        let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
-        cgroups.remove_former(&which.uid, &which.container).await;
-        let (which, wanted) = (which.clone(), *wanted);
-        let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
-        let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
-        tasks::blocking(span, made).await.map_err(io::Error::other)?
-    }
-
-    /// Hears of what goes wrong with a pod's containers, for as long as its shim is asked at all.
-    fn attend(&self, uid: &str, link: &Arc<Link>) {
-        let span = info_span!("hear of trouble", uid);
-        let (uid, tell) = (uid.to_owned(), self.troubles.0.clone());
-        // Weak: a link that nobody else has must be dropped, and so end its connection.
-        let (weak, mut asked) = (Arc::downgrade(link), link.send(&Ask::Trouble, Vec::new()).1);
-        tasks::spawn(span, async move {
-            while let Ok((Answer::Trouble { life: Life { container, attempt }, why }, _)) = asked.await {
-                let which = Which { uid: uid.clone(), container, attempt };
-                let (Ok(()), Some(link)) = (tell.send(Trouble { which, why }), weak.upgrade()) else {
-                    return;
-                };
-                asked = link.send(&Ask::Trouble, Vec::new()).1;
-            }
-        });
-    }
-
-    /// Ends what a shim that is gone left behind, unless that was done. Meanwhile no next one is made.
-    async fn clear(&self, uid: &str, gone: &Link) {
-        if gone.is_cleared.load(Ordering::Acquire) {
-            return;
-        }
-        tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
-        end_leftovers(self.pods.join(uid), |_| false).await;
-        self.remove_cgroup(uid).await;
-        gone.is_cleared.store(true, Ordering::Release);
-    }
-
-    /// The pod's shim; a new one if it has none.
-    async fn sandbox(&self, uid: &str) -> Result<Arc<Link>, RunError> {
-        let slot = self.slot(uid);
-        let _making = slot.making.lock().await;
-        let (former, bound) = (slot.link().clone(), *slot.bound());
-        if let Some(link) = &former {
-            if !link.is_over() {
-                if link.bond().map(|bond| bond.epoch) == bound {
-                    return Ok(link.clone());
-                }
-                return Err(RunError::Lease(
-                    "what is left of it by a former lease of this host still ends".into(),
-                ));
-            }
-            self.clear(uid, link).await;
-        }
-        let bond = bound.and_then(|epoch| Some(Bond { epoch, page: self.lease.clone()? }));
-        let link = self.launch(uid, bond.clone()).await.map_err(|why| match bond {
-            // Its keeper starts nothing then.
-            Some(bond) if bond.is_over() => {
-                RunError::Lease("this host's lease ended before the pod's shim was made".into())
-            }
-            _ => system(format!("can't make the pod's shim: {why}")),
-        })?;
-        self.attend(uid, &link);
-        *slot.link() = Some(link.clone());
-        Ok(link)
-    }
-
-    async fn launch(&self, uid: &str, bond: Option<Bond>) -> io::Result<Arc<Link>> {
-        let folder = self.pods.join(uid);
-        let (launcher, made, cgroups) = (self.launcher.clone(), folder.clone(), self.cgroups.clone());
-        let launched = tasks::blocking(info_span!("launch a shim", uid), move || {
-            launcher.launch(&made, bond.as_ref(), cgroups.as_ref().map(|cgroups| cgroups.of_pods()))
-        });
-        let mut child = launched.await.map_err(io::Error::other)??;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        tasks::spawn(info_span!("reap a shim", uid), async move { child.wait().await });
-        let (link, told) = Link::open(&folder, pid, COMES_UP).await?;
-        if told.is_none() {
-            link.kill();
-            return Err(io::Error::other("it is of another version than the agent, or doesn't answer"));
-        }
-        Ok(link)
-    }
 }
 
 impl Runtime for ShimRuntime {
-    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
+    fn prepare<'a>(&'a self, uid: &'a str, wanted: Shape) -> Tried<'a, Vec<Namespace>> {
         async move {
             let link = self.sandbox(uid).await?;
             let wanted = match wanted {
@@ -251,12 +121,7 @@ impl Runtime for ShimRuntime {
         .boxed()
     }
 
-    fn start<'a>(
-        &'a self,
-        which: &'a Which,
-        program: Program,
-        log: PathBuf,
-    ) -> BoxFuture<'a, Result<Begun, RunError>> {
+    fn start<'a>(&'a self, which: &'a Which, program: Program, log: PathBuf) -> Tried<'a, Begun> {
         async move {
             let link = self.sandbox(&which.uid).await?;
             let life = life(which);
@@ -306,13 +171,7 @@ impl Runtime for ShimRuntime {
         }
     }
 
-    fn exec<'a>(
-        &'a self,
-        which: &'a Which,
-        argv: Vec<String>,
-        streams: Streams,
-        _: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Session, RunError>> {
+    fn exec<'a>(&'a self, which: &'a Which, Exec { argv, streams, .. }: Exec) -> Tried<'a, Session> {
         async move {
             let link = self.link(&which.uid).ok_or(RunError::Gone)?;
             let (ours, theirs) = Ours::make(streams).map_err(system)?;
@@ -441,15 +300,10 @@ impl Runtime for ShimRuntime {
         .boxed()
     }
 
-    fn update_resources<'a>(
-        &'a self,
-        uid: &'a str,
-        container: Option<&'a Which>,
-        amounts: Amounts,
-    ) -> BoxFuture<'a, Result<(), RunError>> {
+    fn update_resources<'a>(&'a self, uid: &'a str, of: Option<&'a Which>, to: Amounts) -> Tried<'a, ()> {
         async move {
             let Some(cgroups) = self.cgroups.clone() else { return Ok(()) };
-            cgroups.updated(uid, container.map(|which| &*which.container), amounts).await.map_err(system)
+            cgroups.updated(uid, of.map(|which| &*which.container), to).await.map_err(system)
         }
         .boxed()
     }

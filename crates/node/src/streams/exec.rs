@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
 use crate::container::{Resize, Size, Source, Tail};
-use crate::runtime::{InputWriter, Runtime, Streams, Which};
+use crate::runtime::{Exec, InputWriter, Runtime, Streams, Which};
 
 /// Runs a command until it ends, its container does or its caller is gone. Once this has returned, it is dead, and so
 /// is everything of its session.
@@ -23,7 +23,7 @@ pub(super) async fn exec(
 ) -> Outcome {
     let streams = if terminal { Streams::Terminal } else { Streams::Pipes };
     let failed = |why: String| Outcome::Failed(format!("error executing command in container: {why}"));
-    let session = match runtime.exec(&which, argv, streams, None).await {
+    let session = match runtime.exec(&which, Exec { argv, streams, limit: None }).await {
         Ok(session) => session,
         Err(error) => return failed(error.to_string()),
     };
