@@ -112,7 +112,7 @@ fn show_all(folder: &Path, parts: &[Part]) -> Result<Vec<(usize, PathBuf)>, Stri
         remove_folder(folder)
     };
     clear().map_err(|why| format!("can't clear {}: {why}", folder.display()))?;
-    let one = |part: &Part| {
+    let one = |part: &Part| -> Result<(usize, PathBuf), String> {
         let place = folder.join(part.mount.to_string());
         show(&part.source, &place).map_err(|why| format!("{}: {why}", part.what))?;
         Ok((part.mount, place))

@@ -314,12 +314,11 @@ fn refuse_container(container: &Container, image: &Image) -> Result<(), String> 
     }
     for mount in container.volume_mounts.iter().flatten() {
         let mut parts = [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten();
+        let is_part = parts.any(|path| !path.is_empty());
         let both_ways = mount.mount_propagation.as_deref() == Some("Bidirectional");
         let what = match () {
             // What shows a part is the agent's own, from which nothing leads back.
-            () if both_ways && parts.any(|path| !path.is_empty()) => {
-                "mountPropagation Bidirectional of a part"
-            }
+            () if both_ways && is_part => "mountPropagation Bidirectional of a part",
             () if mount.recursive_read_only.as_deref() == Some("Enabled") => "recursiveReadOnly",
             () => continue,
         };
