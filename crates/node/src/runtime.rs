@@ -92,6 +92,11 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
         std::future::pending().boxed()
     }
 
+    /// Whether such a runtime still doesn't answer.
+    fn is_awaited(&self) -> bool {
+        false
+    }
+
     /// Gives a container that runs other amounts of the machine, without a restart; without a container, its pod as a whole. What nothing on
     /// this host holds it to is passed over, as when it starts.
     fn update_resources<'a>(

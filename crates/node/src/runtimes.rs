@@ -140,6 +140,10 @@ impl Runtime for Runtimes {
         self.foreign.found_late()
     }
 
+    fn is_awaited(&self) -> bool {
+        self.foreign.is_awaited()
+    }
+
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
         async move {
             let (own, foreign) =

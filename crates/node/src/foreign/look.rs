@@ -9,7 +9,7 @@ use cri::Failure;
 use super::label::{laid, which};
 use super::lives::{Ended, Life, ended, time};
 use super::runtime::{AGAIN, ForeignRuntime, system};
-use crate::runtime::{Begun, Found, RunError, Which};
+use crate::runtime::{Begun, Found, RunError, Runtime, Which};
 
 /// How long a runtime may take to answer when the agent begins, until the agent goes on without knowing what it has.
 const COMES_UP: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl ForeignRuntime {
     /// # Errors
     /// If that isn't known.
     pub(super) fn check_known(&self) -> Result<(), RunError> {
-        if *self.known.borrow() != Known::Late {
+        if !self.is_awaited() {
             return Ok(());
         }
         let runtime = self.client.endpoint();
@@ -56,8 +56,7 @@ impl ForeignRuntime {
 
     /// What it has, where it didn't answer in time, as soon as it does.
     pub(super) async fn late_look(&self) -> Vec<Found> {
-        let is_late = *self.known.borrow() == Known::Late;
-        if is_late { self.until_it_answers().await } else { std::future::pending().await }
+        if self.is_awaited() { self.until_it_answers().await } else { std::future::pending().await }
     }
 
     async fn until_it_answers(&self) -> Vec<Found> {

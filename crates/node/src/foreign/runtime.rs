@@ -237,6 +237,10 @@ impl Runtime for ForeignRuntime {
         self.late_look().boxed()
     }
 
+    fn is_awaited(&self) -> bool {
+        *self.known.borrow() == Known::Late
+    }
+
     fn update_resources<'a>(&'a self, uid: &'a str, of: Option<&'a Which>, to: Amounts) -> Tried<'a, ()> {
         async move {
             let Some(which) = of else { return self.limit(uid, to).await };

@@ -402,7 +402,7 @@ async fn a_runtime_that_answers_late_loses_nothing_of_what_it_has() {
         ..Fake::default()
     };
     let (runtime, fake) = start(folder.path(), fake);
-    assert!(runtime.found().await.is_empty() && runtime.may_have("anybody"));
+    assert!(runtime.found().await.is_empty() && runtime.may_have("anybody") && runtime.is_awaited());
     tokio::time::resume();
     fake.lock().unwrap().hangs = "";
     // What is there isn't ended for a pod that is prepared before anybody has looked.
@@ -410,6 +410,7 @@ async fn a_runtime_that_answers_late_loses_nothing_of_what_it_has() {
     let found = tokio::time::timeout(PATIENCE, runtime.found_late()).await.unwrap();
     assert_eq!((found.len(), &found[0].which, found[0].exit), (1, &life(3), None));
     assert_eq!((runtime.sandboxes(), runtime.may_have("anybody")), (vec!["u".into()], false));
+    assert!(!runtime.is_awaited());
     runtime.prepare("u", wanted(false)).await.unwrap();
     assert!(fake.lock().unwrap().asked.is_empty(), "nothing was ended, and nothing made");
 }

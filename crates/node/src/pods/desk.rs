@@ -291,7 +291,7 @@ impl Desk {
         let allocated = former_allocation(&self.host, &pod);
         let mut entry = Entry::new((kv.key.clone(), kv.mod_revision), pod, allocated, stored, record);
         let known = self.found.remove(&id);
-        if known.is_none() {
+        if known.is_none() && !self.host.awaits_runtime(&entry.pod) {
             admit(&self.host, &mut entry, &self.entries);
         }
         self.entries.insert(id.clone(), entry);
@@ -373,6 +373,13 @@ impl Desk {
     }
 
     fn step(&mut self, id: &str, now: Now) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && self.host.awaits_runtime(&entry.pod)
+        {
+            // Until it answers.
+            entry.wake = None;
+            return;
+        }
         judge_resize(&self.host, &mut self.entries, id);
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.bind(&self.host);

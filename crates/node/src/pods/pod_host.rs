@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, ObjectReference, Pod};
 use membership::lease::Epoch;
 use objects::{MIRROR, Occurrence, Reader, Recorder, Writer};
 use store::{State, Store};
@@ -264,6 +263,23 @@ impl PodHost {
         let added = self.network.add(address).await;
         added.map_err(|why| PrepareError::Address { address, why: why.to_string() })?;
         Ok(address)
+    }
+
+    /// Whether a pod's object says that something of it runs, in a runtime that doesn't answer yet: it isn't taken for lost meanwhile.
+    pub(super) fn awaits_runtime(&self, pod: &Pod) -> bool {
+        if !self.runtime.is_awaited() {
+            return false;
+        }
+        let mut told = pod.status.iter().flat_map(|status| {
+            let lists = [
+                &status.init_container_statuses,
+                &status.container_statuses,
+                &status.ephemeral_container_statuses,
+            ];
+            lists.into_iter().flatten().flatten()
+        });
+        let runs = |told: &ContainerStatus| told.state.as_ref().is_some_and(|state| state.running.is_some());
+        told.any(runs) && self.handler(pod, &self.store.snapshot()) == Ok(Handler::Foreign)
     }
 
     /// Ends the sandbox of a pod.

@@ -60,6 +60,7 @@ impl Desk {
         for one in found {
             by_pod.entry(one.which.uid.clone()).or_default().push(one);
         }
+        self.entries.values_mut().for_each(|entry| entry.wake = Some(Duration::ZERO));
         for (uid, found) in by_pod {
             let Some(entry) = self.entries.get_mut(&uid) else {
                 self.found.insert(uid, found);
@@ -67,7 +68,6 @@ impl Desk {
             };
             let is_prepared = matches!(entry.record.preparation, Preparation::Done { .. });
             if !is_prepared && !entry.record.alive() && !entry.record.finishing && !entry.released {
-                entry.wake = Some(Duration::ZERO);
                 self.take_over(&uid, found);
             }
         }

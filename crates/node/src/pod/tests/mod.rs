@@ -266,6 +266,25 @@ fn a_pod_has_until_its_deadline() {
 }
 
 #[test]
+fn a_life_that_was_taken_for_lost_and_is_found_is_none_that_ended() {
+    let mut table = Table::new(one("Always"));
+    let running = |n: u32| {
+        let state = json!({"running": {"startedAt": rfc3339(at(0).wall)}});
+        json!([{"name": "m", "image": "i", "imageID": "", "ready": true, "restartCount": n, "state": state,
+            "containerID": container_id("u", "m", n)}])
+    };
+    let status = json!({"phase": "Running", "containerStatuses": running(2)});
+    table.pod.status = serde_json::from_value(status).unwrap();
+    table.record = resume(&table.pod, at(60));
+    assert!(table.record.containers["m"].last.is_some() && table.record.containers["m"].restarts == 3);
+    // That was told meanwhile.
+    table.pod.status.as_mut().unwrap().container_statuses = None;
+    let spec = container(&table.pod, "m").unwrap().into_owned();
+    take_over(&table.pod, &spec, &mut table.record, 2, at(0).wall, at(90));
+    assert!(table.record.containers["m"].last.is_none() && table.record.containers["m"].restarts == 2);
+}
+
+#[test]
 fn a_container_added_later_starts_at_any_time_and_once() {
     let mut table = Table::new(json!({"restartPolicy": "Always", "initContainers": [{"name": "a"}],
         "containers": [{"name": "m"}], "ephemeralContainers": [{"name": "dbg", "image": "x"}]}));
