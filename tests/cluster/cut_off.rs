@@ -26,7 +26,6 @@ fn connects(cluster: &Cluster, host: &str, to: SocketAddr) -> Result<bool, Strin
         return Err("hosts share the machine's network".to_owned());
     }
     let connect = move || -> Result<bool, String> {
-    let connect = move || {
         setns(&there, CloneFlags::CLONE_NEWNET).map_err(|why| why.to_string())?;
         Ok(TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok())
     };

@@ -39,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const SAY: Duration = Duration::from_secs(10);
 /// How long a container that was killed may take to be dead.
 pub(super) const KILL: Duration = Duration::from_secs(60);
+/// How long a runtime may take to say what its containers use: a host that is short of something waits for that.
+const COUNT: Duration = Duration::from_secs(5);
 /// How long all sandboxes may take to end when the agent stops.
 const END_ALL: Duration = Duration::from_secs(60);
 
@@ -261,7 +263,8 @@ impl Runtime for ForeignRuntime {
             if running.is_empty() {
                 return Vec::new();
             }
-            let Ok(all) = self.client.stats(self.labels.clone()).await else { return Vec::new() };
+            let client = self.client.within(COUNT);
+            let Ok(all) = client.stats(self.labels.clone()).await else { return Vec::new() };
             let one = |stats: &ContainerStats| {
                 let (which, since) = running.get(&stats.attributes.as_ref()?.id)?.clone();
                 Some((which, since, usage(stats)))

@@ -391,6 +391,21 @@ async fn a_runtime_that_hangs_is_not_waited_for_when_the_agent_begins() {
     assert!(matches!(runtime.prepare("u", wanted(false)).await, Err(RunError::System(_))));
 }
 
+#[tokio::test]
+async fn a_runtime_that_hangs_does_not_hold_up_who_asks_what_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = ContainerStatus { started_at: 5, ..ContainerStatus::default() };
+    let containers = vec![there("made", 0, ContainerState::Running)];
+    let fake = Fake { statuses: vec![status], containers, hangs: "ListContainerStats", ..Fake::default() };
+    let (runtime, _fake) = start(folder.path(), fake);
+    runtime.prepare("u", wanted(false)).await.unwrap();
+    runtime.start(&life(0), program(), folder.path().join("logs/c")).await.unwrap();
+    assert_eq!(runtime.lives.list().len(), 1);
+    tokio::time::pause();
+    let used = tokio::time::timeout(Duration::from_secs(6), runtime.usage());
+    assert_eq!(used.await.expect("it says nothing").len(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_runtime_that_answers_late_loses_nothing_of_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
