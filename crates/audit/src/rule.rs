@@ -109,7 +109,8 @@ impl Rule {
                 faults.push(("nonResourceURLs", format!("{url:?} has a * that isn't its last character")));
             }
         }
-        if !self.urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let names_objects = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if !self.urls.is_empty() && names_objects {
             let what = "stand beside resources or namespaces; write two rules";
             faults.push(("nonResourceURLs", what.to_owned()));
         }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use pki::{About, FRONT_PROXY, Validity};
 use serde_json::{Value, json};
 
-use crate::finding::{Finding, Grade, Group, Section};
+use crate::finding::{Finding, Grade, Section};
 use crate::gather;
 use crate::judge::{DAY, RENEW, SOON, judge_identity};
 use crate::report::{Report, plain};

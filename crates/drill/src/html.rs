@@ -165,7 +165,8 @@ fn shares(shares: &[Share], out: &mut String) {
     }
     *out += "<section><h2>Who answered</h2><p>Requests of the service, by when they were sent: before the fault, until it was over or its \
              host lost, and the service back, and after that.</p><table><thead><tr><th>pod</th>";
-    let phases: [(&str, fn(&Share) -> u32); 3] =
+    type Phase = (&'static str, fn(&Share) -> u32);
+    let phases: [Phase; 3] =
         [("before", |share| share.before), ("during", |share| share.during), ("after", |share| share.after)];
     for (name, _) in phases {
         let _ = write!(out, "<th class=\"number\">{name}</th>");

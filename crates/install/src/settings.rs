@@ -121,12 +121,18 @@ mod tests {
             registries_file,
             static_pods,
             runtime,
+            audit,
+            encryption_file,
         } = Settings::load(&path).unwrap();
         assert_eq!((ports, timeouts, scheduling), Default::default(), "their fields are all told");
         assert!(!load_balancer_cidrs.is_empty() && !dns.upstream.is_empty());
         assert!(!eviction.soft.is_empty() && !eviction.soft_grace_period.is_empty());
         assert!(!eviction.minimum_reclaim.is_empty() && !shutdown.grace_period_critical_pods.is_zero());
         assert!(registries_file.is_some() && static_pods.is_some() && runtime.is_some());
+        assert!(
+            audit.is_some_and(|audit| audit.log.is_some() && audit.webhook.is_some())
+                && encryption_file.is_some()
+        );
         std::fs::write(&path, "ports: {api: 7443}\n").unwrap();
         assert_eq!(Settings::load(&path).unwrap().ports.api, 7443);
         for wrong in ["name: n1\n", "ports: {api: x}\n", "ports: {}\nports: {}\n", "a: [\n"] {

@@ -170,7 +170,7 @@ pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) {
     end_former(&folders.foreign(), None).await;
     end_all(folders.pods()).await;
     // Where there are none, nothing was made.
-    if let Ok(cgroups) = cgroups(roots, name, &data) {
+    if let Ok(cgroups) = cgroups(roots, name, &data).map(Arc::new) {
         for uid in cgroups.pods() {
             cgroups.remove(&uid).await;
         }

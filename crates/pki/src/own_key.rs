@@ -126,7 +126,7 @@ mod tests {
         let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value);
         assert!(names.contains("\"n2\"") && !names.contains("example"), "{names}");
 
-        let at = |days| Renewal {
+        let at = |days: u64| Renewal {
             life: Validity::OF_HOSTS,
             early: 0,
             now: now + Duration::from_secs(days * 24 * 60 * 60),

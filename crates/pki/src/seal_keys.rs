@@ -27,8 +27,11 @@ const MOST_DERIVED: usize = 1024;
 pub struct SealKeys {
     keys: Vec<Key>,
     own: Option<Own>,
-    derived: Mutex<HashMap<(usize, [u8; SALT]), Arc<LessSafeKey>>>,
+    derived: Mutex<HashMap<Origin, Arc<LessSafeKey>>>,
 }
+
+/// What a key is derived from: the place of the one that was given, and the salt.
+type Origin = (usize, [u8; SALT]);
 
 struct Key {
     name: String,

@@ -113,6 +113,7 @@ pub fn writer_over(store: Arc<Memory>, edge: Arc<dyn Edge>) -> Arc<dyn Writer> {
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
         metrics: Vec::new(),
+        audit: None,
         edge,
     };
     Server::new(options).writer()

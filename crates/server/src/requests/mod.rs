@@ -22,9 +22,9 @@ mod write;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use ::objects::Writer;
 use audit::Auditor;
 use fairness::Fairness;
-use objects::Writer;
 use tokio::sync::watch::Receiver;
 
 use self::discovery::Discovery;

@@ -92,7 +92,8 @@ impl Requests {
     /// sockets and TLS.
     pub(crate) async fn handle(&self, request: Request<Body>, who: Option<UserInfo>) -> Response<Body> {
         let id = trail::id_of(request.headers(), &**self.registry.edge());
-        let mut response = self.respond(request, who, &id).await;
+        // Boxed: a caller's future would hold all that happens within it, deeper than the compiler follows.
+        let mut response = Box::pin(self.respond(request, who, &id)).await;
         trail::show(id, &mut response);
         response
     }

@@ -151,7 +151,7 @@ impl Cgroups {
     }
 
     /// As [`Cgroups::remove`], with what the program that made cgroups in a pod's left in hierarchies that aren't used here.
-    pub(crate) async fn remove_with_others(&self, uid: &str) {
+    pub(crate) async fn remove_with_others(self: &Arc<Self>, uid: &str) {
         let Ok(name) = self.name_for_others(uid) else { return self.remove(uid).await };
         self.remove(uid).await;
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

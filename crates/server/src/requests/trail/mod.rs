@@ -122,7 +122,7 @@ impl Trail {
         }
         let hears_request = decision.level >= Level::Request && attributes.carries_objects();
         let hears_answer = decision.level >= Level::RequestResponse && attributes.carries_objects();
-        let sent = Heard { media_type: content_type(request.headers()), ..Heard::default() };
+        let sent = Heard::of(content_type(request.headers()));
         let trail = Arc::new(Trail {
             auditor: auditor.clone(),
             edge: edge.clone(),

@@ -79,6 +79,11 @@ pub(super) enum Untold {
 }
 
 impl Heard {
+    /// Nothing yet of a body of that type.
+    pub(super) fn of(media_type: String) -> Self {
+        Heard { media_type, ..Heard::default() }
+    }
+
     /// Keeps a copy: the bytes themselves count as waiting for the client for as long as anybody has them.
     pub(super) fn hear(&mut self, data: &[u8]) {
         if self.is_cut || self.bytes.len() + data.len() > MOST {
@@ -115,7 +120,7 @@ mod tests {
     use super::*;
 
     fn heard(media_type: &str, parts: &[&[u8]]) -> Result<Option<Value>, Untold> {
-        let mut heard = Heard { media_type: media_type.to_owned(), ..Heard::default() };
+        let mut heard = Heard::of(media_type.to_owned());
         parts.iter().for_each(|part| heard.hear(part));
         heard.value()
     }
