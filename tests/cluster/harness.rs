@@ -21,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The manifest of a Deployment `web`: so many pods that answer HTTP at port 8080.
 pub fn web(replicas: usize) -> String {
+    let template = web_template("web");
     format!(
         r#"apiVersion: apps/v1
 kind: Deployment
@@ -28,8 +29,15 @@ metadata: {{name: web}}
 spec:
   replicas: {replicas}
   selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
+{template}"#
+    )
+}
+
+/// The `template` in a workload's `spec` for pods of an app that answer with who they are.
+pub fn web_template(app: &str) -> String {
+    format!(
+        r#"  template:
+    metadata: {{labels: {{app: {app}}}}}
     spec:
       runtimeClassName: host
       terminationGracePeriodSeconds: 1

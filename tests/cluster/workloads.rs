@@ -1,48 +1,27 @@
 //! DaemonSets and StatefulSets in a whole cluster, with `kubectl rollout`.
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, web_template};
 use crate::kubectl::{Kubectl, is_installed};
 
-const MANIFEST: &str = r#"apiVersion: apps/v1
+fn manifest() -> String {
+    let (agent, db) = (web_template("agent"), web_template("db"));
+    format!(
+        r#"apiVersion: apps/v1
 kind: DaemonSet
-metadata: {name: agent}
+metadata: {{name: agent}}
 spec:
-  selector: {matchLabels: {app: agent}}
-  template:
-    metadata: {labels: {app: agent}}
-    spec:
-      runtimeClassName: host
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        command: ["holdfast", "web"]
-        env:
-        - name: POD_IP
-          valueFrom: {fieldRef: {fieldPath: status.podIP}}
-        ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
----
+  selector: {{matchLabels: {{app: agent}}}}
+{agent}---
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: db}
+metadata: {{name: db}}
 spec:
   replicas: 2
   serviceName: dbs
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      runtimeClassName: host
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        command: ["holdfast", "web"]
-        env:
-        - name: POD_IP
-          valueFrom: {fieldRef: {fieldPath: status.podIP}}
-        ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
-"#;
+  selector: {{matchLabels: {{app: db}}}}
+{db}"#
+    )
+}
 
 #[tokio::test]
 async fn daemons_and_stateful_pods_are_rolled_out_and_back() {
@@ -52,7 +31,7 @@ async fn daemons_and_stateful_pods_are_rolled_out_and_back() {
     let cluster = Cluster::up().await;
     let kubectl = Kubectl(&cluster, "kubectl");
     let file = cluster.dir().join("workloads.yaml");
-    std::fs::write(&file, MANIFEST).unwrap();
+    std::fs::write(&file, manifest()).unwrap();
     kubectl.says(
         &format!("apply -f {}", file.display()),
         &["daemonset.apps/agent created", "statefulset.apps/db created"],
