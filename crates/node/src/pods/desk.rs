@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
+use store::{Event, KeyRange, KeyValue, Revision, State, Watcher};
 use tasks::SpawnIn;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::PodHost;
 use super::acting::{carry_out, say};
 use super::closing::Closing;
 use super::entry::{Entry, evicted, found, note, prepared, started};
+use super::former::fresh_state;
 use super::handler::{admit, refusal};
 use super::life::Report;
 use super::mirrors::Mirror;
@@ -175,7 +176,7 @@ impl Desk {
                     None => std::future::pending().await,
                 }
             };
-            let mut begins = None;
+            let (mut begins, mut is_late) = (None, false);
             tokio::select! {
                 state = &mut fresh, if next.is_none() => begins = Some(state),
                 changes = changes => match changes {
@@ -195,7 +196,7 @@ impl Desk {
                     }
                 }
                 found = &mut late, if !is_late_heard => {
-                    is_late_heard = true;
+                    (is_late_heard, is_late) = (true, true);
                     self.found_late(found, next.is_some());
                 }
                 Trouble { which, why } = runtime.trouble() => self.in_trouble(&which, &why),
@@ -216,6 +217,9 @@ impl Desk {
             if let Some(state) = begins {
                 self.begin(&state).await;
                 next = Some(state.revision().next());
+            } else if is_late && next.is_some() {
+                // They waited for that.
+                self.give_back().await;
             }
         }
     }
@@ -490,21 +494,4 @@ pub(super) fn read(kv: &KeyValue) -> Option<(Pod, Value)> {
     let pod = objects::decode::<Pod>(kv).ok()?;
     let stored = serde_json::from_slice::<Value>(&kv.value.bytes()).map(|mut v| v["status"].take());
     Some((pod, without_nulls(stored.unwrap_or_default())))
-}
-
-/// A state that is no older than now. A host that was away must not start pods that were replaced elsewhere, so without a quorum
-/// none of these starts.
-async fn fresh_state(store: Arc<dyn Store>) -> Arc<State> {
-    let mut leadership = store.leadership();
-    loop {
-        leadership.borrow_and_update();
-        match store.read().await {
-            Ok(state) => return state,
-            Err(error) => tracing::debug!(%error, "waiting for the store before pods start"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
-            _ = leadership.changed() => {}
-        }
-    }
 }

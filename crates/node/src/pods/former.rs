@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use store::State;
+use store::{State, Store};
 use tasks::SpawnIn;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,12 +26,21 @@ impl Desk {
         self.found.clear();
         let patience = self.former_patience();
         for uid in self.host.runtime.sandboxes() {
-            if uids.contains(&uid) {
+            if uids.contains(&uid) || self.former.contains(&uid) {
                 continue;
             }
             tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
             self.end_former(&uid, patience).await;
         }
+        // A runtime that doesn't answer yet may have any of the others: then what they had is given back once it has answered.
+        if !self.host.runtime.is_awaited() {
+            self.give_back().await;
+        }
+    }
+
+    /// Gives back what pods of a former life had of which nothing runs any more, and that nobody wants.
+    pub(super) async fn give_back(&mut self) {
+        let uids: BTreeSet<String> = self.entries.keys().cloned().collect();
         let kept = &uids | &self.former;
         // Only now: while a process may use an address, it is nobody else's.
         let addressed = self.host.addresses.lock().unwrap_or_else(PoisonError::into_inner).uids();
@@ -80,4 +89,21 @@ async fn remove_former(host: Arc<PodHost>, uid: String) {
     host.csi.release(&uid).await;
     let remove = move || host.folders.remove_pod(&uid);
     let _ = tasks::blocking(info_span!("remove a former pod"), remove).await;
+}
+
+/// A state that is no older than now. A host that was away must not start pods that were replaced elsewhere, so without a quorum
+/// none of these starts.
+pub(super) async fn fresh_state(store: Arc<dyn Store>) -> Arc<State> {
+    let mut leadership = store.leadership();
+    loop {
+        leadership.borrow_and_update();
+        match store.read().await {
+            Ok(state) => return state,
+            Err(error) => tracing::debug!(%error, "waiting for the store before pods start"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            _ = leadership.changed() => {}
+        }
+    }
 }

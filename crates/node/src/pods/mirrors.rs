@@ -264,7 +264,7 @@ impl Desk {
         }
         let mut entry = Entry::of_manifest(key.clone(), pod, one.mirror.clone(), record, kept);
         let found = self.found.remove(&id);
-        if found.is_none() {
+        if found.is_none() && !host.awaits_runtime(&entry.pod) {
             admit(&host, &mut entry, &self.entries);
         }
         host.static_pods.put(key.clone(), id.clone());

@@ -74,9 +74,11 @@ impl Desk {
         if are_pods_known {
             self.found.clear();
             for uid in self.host.runtime.sandboxes() {
-                if !self.entries.contains_key(&uid) {
+                if !self.entries.contains_key(&uid) && !self.former.contains(&uid) {
                     tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
                     drop(self.begin_to_end(&uid));
+                    // What it has is given back once it has ended.
+                    self.former.insert(uid);
                 }
             }
         }
