@@ -22,7 +22,7 @@ use super::{KEEPER, reaping, supervisor};
 use crate::container::cgroup;
 
 /// How often a lock is tried to be had that somebody else has for a moment.
-const LOOKS: usize = 20;
+const LOOKS: usize = 400;
 
 /// By which lease a pod runs.
 #[derive(Debug)]
@@ -191,20 +191,26 @@ fn nothing_at(stream: libc::c_int) -> io::Result<()> {
 
 /// Holds a lock on the folder of all pods for as long as this process or the shim has it open: by that it is seen that something is left here that
 /// must not run twice, without asking anybody (`fencing`'s watchdog). Where the file system knows no locks, no watchdog is armed either.
+///
+/// # Errors
+/// If there is no such folder, or somebody else has the lock for seconds.
 fn hold_all_pods() -> io::Result<Option<std::fs::File>> {
     let Some(folder) = std::env::args_os().nth(2) else { return Ok(None) };
     let Some(pods) = Path::new(&folder).parent() else { return Ok(None) };
     let pods = std::fs::File::open(pods)?;
     for _ in 0..LOOKS {
         // SAFETY: a system call on numbers.
-        if unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0 {
-            break;
+        if unsafe { libc::flock(pods.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0
+            || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+        {
+            return Ok(Some(pods));
         }
         // A watchdog's keeper looks, for microseconds.
         // SAFETY: there are no entries: it only waits.
         unsafe { libc::poll(std::ptr::null_mut(), 0, 5) };
     }
-    Ok(Some(pods))
+    // Without it the watchdog would take what runs here for ended.
+    Err(io::Error::other("somebody else keeps a lock (flock(2)) on the folder of all pods"))
 }
 
 /// The uid of the pod: its folder's name.
