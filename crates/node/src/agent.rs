@@ -170,13 +170,14 @@ pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) {
     end_former(&folders.foreign(), None).await;
     end_all(folders.pods()).await;
     // Where there are none, nothing was made.
-    if let Ok(cgroups) = cgroups(roots, name, &data).map(Arc::new) {
+    let all = [cgroups(roots, name, &data), foreign_cgroups(roots, name, &data)];
+    for cgroups in all.into_iter().flatten().map(Arc::new) {
         for uid in cgroups.pods() {
-            cgroups.remove(&uid).await;
+            cgroups.remove_with_others(&uid).await;
         }
         cgroups.close();
-        cgroup::remove_ours(roots);
     }
+    cgroup::remove_ours(roots);
 }
 
 /// Returns once nothing is left of the pods that stop with this host's lease, which is over: then the next epoch may begin. `data_dir` is
@@ -251,7 +252,7 @@ impl Agent {
                 keep(&file, endpoint, &mark).map_err(|why| Error::Data { path: file, why })?;
                 let offer =
                     plugin.map(|program| Offer { program, node: mark.clone(), book: folders.foreign() });
-                let own = Cgroups::open(&options.cgroups, format!("{mark}-cri")).ok();
+                let own = foreign_cgroups(&options.cgroups, &options.name, &data).ok();
                 let foreign =
                     ForeignRuntime::new(cri::Client::at(endpoint), mark, folders.clone(), own, offer);
                 Arc::new(Runtimes { shims, foreign })
@@ -412,6 +413,11 @@ impl Drop for Agent {
 /// path is a part of the cgroup's name.
 fn cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String> {
     Cgroups::open(roots, format!("{name}-{}", mark(data)))
+}
+
+/// Those in which a runtime of others makes its own, for pods that have limits as a whole.
+fn foreign_cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String> {
+    Cgroups::open(roots, format!("{name}-{}-cri", mark(data)))
 }
 
 /// What tells the hosts of one name apart that share a machine.

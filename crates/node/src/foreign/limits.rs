@@ -56,7 +56,9 @@ impl ForeignRuntime {
 
     /// Likewise those that a former agent left, but for those of the pods with sandboxes.
     pub(super) async fn remove_stray_cgroups(&self) {
-        for uid in self.cgroups.iter().flat_map(|cgroups| cgroups.pods()) {
+        let Some(cgroups) = self.cgroups.clone() else { return };
+        let all = tasks::blocking(info_span!("look for pods' cgroups"), move || cgroups.pods()).await;
+        for uid in all.unwrap_or_default() {
             if !self.has(&uid) {
                 self.remove_cgroup(&uid).await;
             }

@@ -152,8 +152,20 @@ impl Cgroups {
 
     /// As [`Cgroups::remove`], with what the program that made cgroups in a pod's left in hierarchies that aren't used here.
     pub(crate) async fn remove_with_others(self: &Arc<Self>, uid: &str) {
-        let Ok(name) = self.name_for_others(uid) else { return self.remove(uid).await };
+        let (all, of) = (self.clone(), uid.to_owned());
+        let name = move || all.name_for_others(&of);
+        let name = tasks::blocking(info_span!("find a cgroup", uid), name).await;
         self.remove(uid).await;
+        let Ok(Ok(name)) = name else { return };
+        let all = self.clone();
+        let remove = move || all.remove_of_others(&name);
+        if tasks::blocking(info_span!("remove others' cgroups", uid), remove).await.is_err() {
+            tracing::warn!(uid, "what a runtime left of a pod's cgroups stays");
+        }
+    }
+
+    /// Removes what other programs made under a name in hierarchies that aren't used here. Blocks.
+    fn remove_of_others(&self, name: &str) {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let is_other = |top: &PathBuf| !self.all.iter().any(|one| one.has_folder(top));
         for top in mounts::tops(&table).into_iter().filter(is_other) {
