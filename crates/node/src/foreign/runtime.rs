@@ -115,13 +115,14 @@ impl Runtime for ForeignRuntime {
             let Shape::Foreign(mut wanted) = wanted else { return Err(RunError::of_another()) };
             self.check_known()?;
             self.check_features(&wanted).await?;
+            self.make_memory(uid, wanted.memory.clone()).await?;
+            // What is made from here on goes with the sandbox.
             if let Some(limits) = wanted.limits {
                 let parent = self.pod_cgroup(uid, limits).await?;
                 wanted.config.linux.get_or_insert_default().cgroup_parent = parent;
             }
             // What ended in a sandbox that is about to go is heard of first.
             let _ = self.lives.look().await;
-            self.make_memory(uid, wanted.memory.clone()).await?;
             self.sandboxes.make(uid, &wanted).await?;
             let network = Namespace { kind: NamespaceKind::Network, path: None };
             Ok(if wanted.network { vec![network] } else { Vec::new() })
