@@ -82,11 +82,19 @@ impl Mounted {
             let mut fields = line.split(' ').skip(2);
             let (device, root) = (fields.next(), fields.next().unwrap_or_default());
             let below = root.strip_prefix(&self.path).unwrap_or_default();
-            // At the place of last words alone: a volume may be called so too, of a pod in a runtime of others, which has no shim.
-            let mut parts = below.strip_prefix('/').into_iter().flat_map(|below| below.split('/').take(2));
-            let is_it = device == Some(&self.device) && parts.any(|part| part == "messages");
-            is_it.then(|| below.to_owned())
+            (device == Some(&self.device) && is_of_last_words(below)).then(|| below.to_owned())
         })
+    }
+}
+
+/// Whether a path beneath a pod's folder, or beneath that of all pods, is the place of last words. A volume may be called so too, of a pod in a runtime
+/// of others, which has no shim; what of that the host mounts shows to whoever follows the host's mounts.
+fn is_of_last_words(below: &str) -> bool {
+    let mut parts = below.strip_prefix('/').into_iter().flat_map(|below| below.split('/'));
+    match (parts.next(), parts.next()) {
+        (Some("messages"), _) => true,
+        (Some(first), Some("messages")) => first != "volumes",
+        _ => false,
     }
 }
 
@@ -136,4 +144,25 @@ fn is_alive(pid: Pid) -> bool {
 fn is_running(stat: &str) -> bool {
     let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_file_for_last_words_marks_a_process() {
+        for (below, expected) in [
+            ("/messages/main", true),
+            ("/uid/messages/main", true),
+            ("/volumes/messages", false),
+            ("/volumes/messages/part", false),
+            ("/uid/volumes/messages", false),
+            ("/foreign-messages/main", false),
+            ("/messages", true),
+            ("", false),
+        ] {
+            assert_eq!(is_of_last_words(below), expected, "{below}");
+        }
+    }
 }
