@@ -333,7 +333,7 @@ impl World {
     /// Gives the disk what waits, if it has nothing to do.
     fn write(&mut self, n: usize) {
         let (now, life) = (self.now, self.hosts[n].life);
-        let stalled = self.hosts[n].stalled_until.saturating_sub(now);
+        let stalled = self.hosts[n].stalled_until.saturating_sub(now).max(self.hosts[n].slowness);
         let sync = self.rng.random_range(0..=self.weather.sync);
         let Some(running) = self.process(n) else { return };
         if running.writing.is_empty() && !running.waiting.is_empty() {

@@ -20,5 +20,7 @@ mod weather;
 mod world;
 
 pub use report::{Failure, Report};
-pub use run::{Outages, Seed, elections_after_crash, full_leader, outages, run, running};
+pub use run::{
+    Outages, Seed, elections_after_crash, full_leader, outages, run, running, slow_disks, slow_leader,
+};
 pub use world::Mistake;

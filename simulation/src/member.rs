@@ -50,6 +50,8 @@ pub struct Host {
     pub busy_until: u64,
     /// Its disk answers no sync until then.
     pub stalled_until: u64,
+    /// How long its disk takes for a sync at least, in microseconds.
+    pub slowness: u64,
     /// How fast its clock runs.
     pub clock: Clock,
 }

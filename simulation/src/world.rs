@@ -275,7 +275,8 @@ impl World {
         judged
     }
 
-    fn acknowledged(&self) -> usize {
+    /// How many requests were answered, and not refused.
+    pub fn acknowledged(&self) -> usize {
         let done = |record: &&Record| matches!(record.outcome, history::Outcome::Done(..));
         self.records.iter().filter(done).count()
     }

@@ -1,6 +1,8 @@
 //! The store's promises under a fixed number of seeds, and that mistakes are found.
 
-use simulation::{Failure, Mistake, Report, Seed, elections_after_crash, full_leader, outages, run};
+use simulation::{
+    Failure, Mistake, Report, Seed, elections_after_crash, full_leader, outages, run, slow_disks, slow_leader,
+};
 
 /// Runs seeds until one fails.
 fn seeds(seeds: std::ops::Range<u64>, mistake: Option<Mistake>) -> (Report, Option<(u64, Failure)>) {
@@ -131,6 +133,27 @@ fn a_leader_with_a_full_disk_makes_way() {
         let (took, again) = full_leader(seed).unwrap();
         assert!(took <= 2_000, "seed {seed}: it led for another {took} ms");
         assert_eq!(again, 0, "seed {seed}: it led again");
+    }
+}
+
+#[test]
+fn a_leader_with_a_slower_disk_than_others_makes_way() {
+    for seed in 0..50 {
+        let (took, again) = slow_leader(seed, 400_000).unwrap();
+        assert!(took <= 3_000, "seed {seed}: it led for another {took} ms");
+        assert_eq!(again, 0, "seed {seed}: it led again");
+    }
+}
+
+#[test]
+fn a_leader_stays_where_all_disks_are_as_slow() {
+    // Two syncs in a row, or one, are longer than a leader's disk may stall; the last is so long that it would step down.
+    for sync in [200_000, 350_000, 1_000_000] {
+        for seed in 0..20 {
+            let (elections, acknowledged) = slow_disks(seed, sync).unwrap();
+            assert_eq!(elections, 0, "seed {seed}, {sync} µs: the next one would do no better");
+            assert!(acknowledged > 10, "seed {seed}, {sync} µs: {acknowledged} requests answered");
+        }
     }
 }
 

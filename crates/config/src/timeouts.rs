@@ -63,7 +63,7 @@ pub struct StoreTimeouts {
     /// How long a caller waits for an answer at most.
     #[serde(with = "humantime_serde")]
     pub request: Duration,
-    /// How long a leader's disk may stall before another member is asked to lead.
+    /// How long a leader's disk may stall before a member whose disk doesn't is asked to lead.
     #[serde(with = "humantime_serde")]
     pub disk_stall: Duration,
     /// How long connecting to a member may take.

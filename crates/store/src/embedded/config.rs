@@ -95,7 +95,7 @@ pub struct Timing {
     pub election_max: Duration,
     /// How long a caller waits at most.
     pub request_timeout: Duration,
-    /// How long a leader's disk may stall before another member is asked to lead.
+    /// How long a leader's disk may stall before a member whose disk doesn't is asked to lead.
     pub disk_stall: Duration,
     /// How long connecting to a peer may take.
     pub connect_timeout: Duration,

@@ -29,7 +29,7 @@ pub struct Settings {
     pub election_ticks: (usize, usize),
     /// How long a request may wait for its answer.
     pub request_timeout: Duration,
-    /// How long a leader's disk may stall before another member is asked to lead.
+    /// How long a leader's disk may stall before a member whose disk doesn't is asked to lead.
     pub disk_stall: Duration,
     /// With fewer bytes of entries since the last one, no snapshot is made.
     pub snapshot_bytes: u64,

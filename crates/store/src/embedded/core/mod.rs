@@ -44,6 +44,10 @@ struct Persisting {
     needs_disk: bool,
     since: Duration,
     changes_vote: bool,
+    /// The index of its first entry, if it has one.
+    first: Option<u64>,
+    /// Which other member's disk was the first to have that entry, and how long it took.
+    taken: Option<(Duration, MemberId)>,
     /// May leave once it is there.
     messages: Vec<Message>,
     /// Takes the machine's place once it is there.
@@ -282,6 +286,8 @@ impl Core {
             needs_disk,
             since: self.now,
             changes_vote,
+            first: persist.entries.first().map(|entry| entry.index),
+            taken: None,
             messages,
             image: persist.image.clone(),
         });

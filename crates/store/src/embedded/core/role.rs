@@ -202,19 +202,44 @@ impl Core {
         oldest.is_some_and(|step| step.since + limit <= self.now)
     }
 
-    /// A leader whose disk stalls can apply nothing: it asks another member to lead, and if that does not
-    /// help, stops being in the way.
+    /// A leader whose disk stalls can apply nothing: it asks a member with a faster one to lead, and if that does not
+    /// help, stops being in the way. Where all disks are as slow it goes on, for the next leader would do no better,
+    /// and nothing is written while one follows the other.
     fn watch_disk(&mut self) {
         let limit = self.settings.disk_stall;
+        self.watch_other_disks();
         if self.votes_alone() || !self.disk_stalls(limit) {
             return;
         }
-        if self.disk_stalls(limit * 3) {
+        if self.faster_disk(limit * 3).is_some() {
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
-        } else if self.node.raft.lead_transferee.is_none() {
-            self.hand_over();
+        } else if let Some(id) = self.faster_disk(limit)
+            && self.node.raft.lead_transferee.is_none()
+        {
+            self.node.transfer_leader(id.0);
         }
+    }
+
+    /// Takes note of what has reached another member's disk before this one's.
+    fn watch_other_disks(&mut self) {
+        let Some((matched, id)) = self.others().max() else { return };
+        let now = self.now;
+        for step in self.persisting.iter_mut().filter(|step| step.needs_disk && step.taken.is_none()) {
+            if step.first.is_some_and(|first| first <= matched) {
+                step.taken = Some((now.saturating_sub(step.since), id));
+            }
+        }
+    }
+
+    /// A member whose disk took within a third of the time what this one's hasn't taken within `limit`. As a step may have
+    /// to wait for the sync before it, two disks that are as fast can differ by half.
+    fn faster_disk(&self, limit: Duration) -> Option<MemberId> {
+        self.persisting.iter().filter(|step| step.needs_disk).find_map(|step| {
+            let waited = self.now.saturating_sub(step.since);
+            let (took, id) = step.taken?;
+            (waited >= limit && took * 3 <= waited).then_some(id)
+        })
     }
 
     /// A leader whose disk takes no changes stands in the way of all others: it asks them to lead, one after the
