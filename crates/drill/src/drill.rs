@@ -27,6 +27,10 @@ pub(crate) const LOOK: Duration = Duration::from_millis(200);
 /// When this many requests fail from the beginning, and none succeeds, the answers come from something that doesn't speak HTTP: two seconds.
 const MUTE: usize = 40;
 
+/// How long a host whose disk was full takes no new pods: the default of `eviction.pressureTransitionPeriod`, and as long again as its agent
+/// may take to look.
+const PRESSURE: Duration = Duration::from_secs(330);
+
 /// The ConfigMap that is changed again and again.
 const WRITTEN: &str = "drill-written";
 
@@ -216,9 +220,12 @@ impl Drill<'_> {
 
     /// Waits until the cluster is at rest and every host has its share of the workload.
     pub(crate) async fn come_to_rest(&mut self) -> Result<Picture, Error> {
-        let until = self.clock.now() + self.options.patience;
+        let is_of_room = matches!(self.options.fault, Fault::FullDisk { .. });
+        let patience = self.options.patience + if is_of_room { PRESSURE } else { Duration::ZERO };
+        let until = self.clock.now() + patience;
         let hosts = self.site.hosts();
         let mut moved = 0;
+        let mut has_told = false;
         let mut hopeless_since = None;
         loop {
             let unready = match Picture::take(&self.client, &self.workload).await {
@@ -227,7 +234,14 @@ impl Drill<'_> {
                     vec![error.to_string()]
                 }
                 Ok(picture) => {
-                    let unready = picture.unready(&hosts);
+                    let mut unready = picture.unready(&hosts);
+                    // With one host after the other full, there would soon be none that takes a pod.
+                    let full = if is_of_room { picture.full_disks() } else { Vec::new() };
+                    if let (Some(first), false) = (full.first(), has_told) {
+                        has_told = true;
+                        self.stage.progress.say(&format!("{first}, which takes five minutes"))?;
+                    }
+                    unready.extend(full);
                     let hopeless = picture.hopeless();
                     let since = *hopeless_since.get_or_insert(self.clock.now());
                     if hopeless.is_empty() {
@@ -248,7 +262,7 @@ impl Drill<'_> {
                 }
             };
             if self.clock.now() > until {
-                return Err(Error::Unsteady { after: self.options.patience, unready });
+                return Err(Error::Unsteady { after: patience, unready });
             }
             self.wait(LOOK).await?;
         }

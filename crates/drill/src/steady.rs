@@ -114,6 +114,18 @@ impl Picture {
         wrong
     }
 
+    /// The hosts that take no pods because their disks are, or just were, full.
+    pub(crate) fn full_disks(&self) -> Vec<String> {
+        let full = self.nodes.iter().filter(|node| is_true(node, "DiskPressure"));
+        full.map(|node| {
+            format!(
+                "the node {} takes no pods until its DiskPressure has passed",
+                text(node, "/metadata/name")
+            )
+        })
+        .collect()
+    }
+
     /// What no time mends: pods that their host or the API refuses, and pods that no host has room for. Empty while
     /// there is hope.
     pub(crate) fn hopeless(&self) -> Vec<String> {
@@ -305,6 +317,17 @@ mod tests {
             let unready = picture.unready(&hosts).join("; ");
             assert!(unready.contains(says), "{says}: {unready}");
         }
+    }
+
+    #[test]
+    fn a_host_whose_disk_was_full_is_named() {
+        let mut picture = at_rest();
+        assert_eq!(picture.full_disks(), Vec::<String>::new());
+        let conditions =
+            json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]);
+        picture.nodes[1]["status"] = json!({"conditions": conditions});
+        assert_eq!(picture.full_disks(), ["the node n2 takes no pods until its DiskPressure has passed"]);
+        assert!(picture.unready(&["n2".to_owned()]).iter().all(|why| !why.contains("n2")), "it is Ready");
     }
 
     #[test]
