@@ -132,7 +132,7 @@ fn latency(facts: &Facts, syncs: &Syncs, section: &mut Section) {
         section.warning(
             CHECK,
             format!(
-                "{what}; a leader hands over when a sync takes longer than timeouts.store.diskStall, {}",
+                "{what}; where others' disks are faster, a leader hands over when a sync takes longer than timeouts.store.diskStall, {}",
                 milliseconds(store.disk_stall)
             ),
             "keep others' writes off this disk, or take a faster one",
