@@ -27,8 +27,8 @@ pub(crate) const LOOK: Duration = Duration::from_millis(200);
 /// When this many requests fail from the beginning, and none succeeds, the answers come from something that doesn't speak HTTP: two seconds.
 const MUTE: usize = 40;
 
-/// How long a host whose disk was full takes no new pods: the default of `eviction.pressureTransitionPeriod`, and as long again as its agent
-/// may take to look.
+/// How long a host whose disk was full takes no new pods: five minutes, the default of `eviction.pressureTransitionPeriod`, and what its agent
+/// and the controllers may need to see that they are over.
 const PRESSURE: Duration = Duration::from_secs(330);
 
 /// The ConfigMap that is changed again and again.
