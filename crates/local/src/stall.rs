@@ -61,10 +61,16 @@ pub fn ask_before_syncs() -> io::Result<OwnedFd> {
         // Who isn't root, not even in a user namespace, must first do without programs that give rights.
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
             prctl::set_no_new_privs()?;
-            set()?
+            set()
         }
-        made => made?,
+        made => made,
     };
+    let made = made.map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => io::Error::other(
+            "this program runs under a filter that asks about its calls already, such as a container runtime's, and the kernel takes one",
+        ),
+        _ => error,
+    })?;
     let made = i32::try_from(made).map_err(io::Error::other)?;
     // SAFETY: the kernel has just opened it for this call, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
