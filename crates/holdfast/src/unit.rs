@@ -165,6 +165,13 @@ mod tests {
     }
 
     #[test]
+    fn no_core_of_the_host_is_written() {
+        let told = text(Path::new("/opt/holdfast"), &Folders::usual()).unwrap();
+        let limits: Vec<&str> = told.lines().filter(|line| line.starts_with("LimitCORE=")).collect();
+        assert_eq!(limits, ["LimitCORE=0:infinity"], "keys are in its memory; pods may raise theirs");
+    }
+
+    #[test]
     fn systemd_finds_no_fault_with_the_unit() {
         if !testing::has("systemd-analyze") {
             return;
