@@ -1,4 +1,5 @@
-//! Changes that would give somebody more than who makes them has: roles, bindings, approvals of certificates.
+//! Changes that would give somebody more than who makes them has: roles, bindings, approvals of certificates, and which certificates
+//! were taken back.
 //!
 //! Follows upstream's `pkg/registry/rbac/escalation_check.go` and its admission plugins CertificateApproval and
 //! CertificateSigning.
@@ -10,7 +11,7 @@ use store::State;
 
 use crate::authorizer::everything;
 use crate::roles::GROUP;
-use crate::{Attributes, Authorizer, MASTERS, Rule, UserInfo, Wanted};
+use crate::{Attributes, Authorizer, MASTERS, RevocationList, Rule, UserInfo, Wanted};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 
@@ -46,8 +47,27 @@ impl Authorizer {
             (GROUP, "roles" | "clusterroles") => self.check_role(state, who, decided),
             (GROUP, _) => self.check_binding(state, who, decided),
             (CERTIFICATES, "certificatesigningrequests") => self.check_signer(state, who, decided),
+            ("", "configmaps") => self.check_revocation(state, who, &decided.named),
             _ => Ok(()),
         }
+    }
+
+    /// Whether `who` may change or delete the object, as far as it may be the list of what was taken back: more than the right to write
+    /// ConfigMaps, by which one could shut out all hosts and administrators, or let a machine in again that was replaced.
+    ///
+    /// # Errors
+    /// 403 without the verb `revoke` on all signers.
+    pub fn check_revocation(&self, state: &State, who: &UserInfo, named: &Named<'_>) -> Result<(), Status> {
+        let at = (named.resource.group, named.resource.plural, named.namespace, named.name);
+        let is_list = at == ("", "configmaps", RevocationList::NAMESPACE, RevocationList::NAME);
+        let may = || self.may(state, who, "revoke", (CERTIFICATES, "signers"), ("", ""));
+        if !is_list || who.is_in(MASTERS) || may() {
+            return Ok(());
+        }
+        Err(named.forbidden(&format!(
+            "user {:?} may not take certificates back: that takes the verb \"revoke\" on signers of {CERTIFICATES}",
+            who.user
+        )))
     }
 
     fn may(

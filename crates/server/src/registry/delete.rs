@@ -192,6 +192,7 @@ impl Registry {
         };
         admission::on_change(&request, &old)?;
         check_preconditions(named, options, &old)?;
+        self.authorizer().check_revocation(&state, who, named)?;
         let mut claims = Claims::default();
         self.admission.validate(&request, Outcome { new: None, old: Some(&old) }, &mut claims).await?;
         let mut options = options.clone();

@@ -4,7 +4,7 @@ use http::Request;
 use machinery::Object;
 use objects::Write;
 use serde_json::{Value, json};
-use server::UserInfo;
+use server::{RevocationList, UserInfo};
 use store::Store;
 
 use crate::house::{House, admin, body_of, node, text};
@@ -174,6 +174,40 @@ async fn a_host_reads_the_secrets_of_its_pods_alone() {
         let (code, answer) = house.ask_as(node(host), "GET", path, None).await;
         assert_eq!(code, expected, "{host} {path}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_changed_by_who_may_revoke_alone() {
+    let house = House::new().await;
+    for verb in ["revoke", "sign"] {
+        let rules = json!([
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": [verb]},
+        ]);
+        let role = json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+            "metadata": {"name": verb}, "rules": rules});
+        made(&house, &format!("{RBAC}/clusterroles"), role).await;
+        let mut bound = binding(verb, "ClusterRole", verb, verb);
+        bound["kind"] = json!("ClusterRoleBinding");
+        made(&house, &format!("{RBAC}/clusterrolebindings"), bound).await;
+    }
+    let maps = "/api/v1/namespaces/kube-system/configmaps";
+    let list = RevocationList::PATH;
+    let ask = async |who: &str, method: &str, path: &str, body: Option<Value>| {
+        house.ask_as(person(who), method, path, body).await
+    };
+    let entry = || Some(json!({"data": {"a": "b"}}));
+    let (code, answer) = ask("sign", "POST", maps, Some(RevocationList::object())).await;
+    assert!(code == 403 && answer["message"].as_str().unwrap().contains("revoke"), "{answer}");
+    assert_eq!(ask("revoke", "POST", maps, Some(RevocationList::object())).await.0, 201);
+    for (method, path, body) in [("PATCH", list, entry()), ("DELETE", list, None), ("DELETE", maps, None)] {
+        assert_eq!(ask("sign", method, path, body).await.0, 403, "{method} {path}");
+    }
+    for (method, body) in [("PATCH", entry()), ("DELETE", None)] {
+        assert_eq!(ask("revoke", method, list, body).await.0, 200, "{method}");
+    }
+    let other = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "other"}});
+    assert_eq!(ask("sign", "POST", maps, Some(other)).await.0, 201, "others are as ever");
 }
 
 #[tokio::test]
