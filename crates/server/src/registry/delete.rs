@@ -191,6 +191,7 @@ impl Registry {
             edge: &*self.edge,
         };
         admission::on_change(&request, &old)?;
+        namespace::check_delete(named)?;
         check_preconditions(named, options, &old)?;
         self.authorizer().check_revocation(&state, who, named)?;
         let mut claims = Claims::default();

@@ -1,7 +1,20 @@
-//! What is particular about namespaces: their `spec.finalizers` keep them until their content is gone.
+//! What is particular about namespaces: their `spec.finalizers` keep them until their content is gone, and some stay for ever.
 
-use machinery::Object;
+use machinery::{Object, Status};
+use objects::Named;
 use serde_json::{Value, json};
+
+/// Those that nobody deletes, not even an administrator: the cluster's own objects are there (upstream's plugin NamespaceLifecycle).
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Whether an object may be deleted, as far as it is a namespace.
+pub(super) fn check_delete(named: &Named<'_>) -> Result<(), Status> {
+    let is_namespace = (named.resource.group, named.resource.plural) == ("", "namespaces");
+    if is_namespace && IMMORTAL.contains(&named.name) {
+        return Err(named.forbidden("this namespace may not be deleted"));
+    }
+    Ok(())
+}
 
 /// Whether a namespace's own finalizers are gone; always true for other kinds.
 pub(super) fn is_empty(object: &Object) -> bool {

@@ -219,6 +219,18 @@ async fn a_namespace_goes_when_its_finalizers_are_taken() {
 }
 
 #[tokio::test]
+async fn the_clusters_own_namespaces_are_deleted_by_nobody() {
+    let house = House::new().await;
+    for name in ["default", "kube-system", "kube-public"] {
+        let (code, answer) = house.ask("DELETE", &format!("/api/v1/namespaces/{name}"), None).await;
+        let why = format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted");
+        assert_eq!((code, &answer["message"]), (403, &json!(why)));
+        let (_, still) = house.ask("GET", &format!("/api/v1/namespaces/{name}"), None).await;
+        assert_eq!(still["status"]["phase"], "Active");
+    }
+}
+
+#[tokio::test]
 async fn the_default_objects_are_made_once() {
     let house = House::new().await;
     let before = house.store.snapshot().revision();
