@@ -3,12 +3,15 @@
 //! A member has the authority's key, so it asks nobody, and no quorum, no network and no other host has to be there. A host without that key
 //! (of a cluster on one machine) has certificates that last as long as the authority.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use config::HostConfig;
 use pki::{Authority, FRONT_PROXY, Identity, LiveIdentity, Renewal, Validity};
+use tracing::info_span;
 
 use crate::install::{host_names, renew_kubeconfig};
 
@@ -29,6 +32,8 @@ pub struct Certificates {
     folder: PathBuf,
     /// By how much this host is earlier than others.
     early: u8,
+    /// Those in use that the disk didn't take.
+    unsaved: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Certificates {
@@ -41,6 +46,7 @@ impl Certificates {
             config: config.clone(),
             folder: config_file.parent().unwrap_or(Path::new("")).to_owned(),
             early: early(),
+            unsaved: Arc::default(),
         };
         certificates.renew(now());
         Ok(certificates)
@@ -50,7 +56,12 @@ impl Certificates {
     pub async fn keep(self) {
         loop {
             tokio::time::sleep(EVERY).await;
-            self.renew(now());
+            let certificates = self.clone();
+            // Beside the threads that answer requests: a disk that fails may take its time.
+            let look = move || certificates.renew(now());
+            if let Err(error) = tasks::blocking(info_span!("look at certificates"), look).await {
+                tracing::warn!(%error, "a look at this host's certificates broke off; it tries again each minute");
+            }
         }
     }
 
@@ -71,23 +82,47 @@ impl Certificates {
         let authority = Authority::load(pki)?;
         let renewal = |life| Renewal { life, early: self.early, now };
         let of_hosts = renewal(Validity::OF_HOSTS);
-        if let Some(new) = authority.renew_host(&self.own.current(), &host_names(&self.config), of_hosts)? {
-            take(&self.own, new, pki, name)?;
-        }
-        if let Some(new) = authority.renew_front_proxy(&self.front_proxy.current(), of_hosts)? {
-            take(&self.front_proxy, new, pki, FRONT_PROXY)?;
-        }
-        renew_kubeconfig(&self.folder, &authority, &self.config, renewal(Validity::OF_ADMIN))
+        let host = host_names(&self.config);
+        let own = self.renew_one(&self.own, name, now, |own| authority.renew_host(own, &host, of_hosts));
+        let front_proxy = self
+            .renew_one(&self.front_proxy, FRONT_PROXY, now, |own| authority.renew_front_proxy(own, of_hosts));
+        let kubeconfig =
+            renew_kubeconfig(&self.folder, &authority, &self.config, renewal(Validity::OF_ADMIN));
+        // Each was tried: what is wrong with one keeps none of the others from being renewed.
+        own.and(front_proxy).and(kubeconfig)
     }
-}
 
-/// First to the disk: a host that ends now starts with it.
-fn take(live: &LiveIdentity, new: Identity, folder: &Path, name: &str) -> anyhow::Result<()> {
-    new.save(folder, name)?;
-    let until = jiff::Timestamp::try_from(new.validity()?.until).context("it ends at no time")?;
-    live.replace(new)?;
-    tracing::info!(%name, %until, "a certificate was renewed");
-    Ok(())
+    fn renew_one(
+        &self,
+        live: &LiveIdentity,
+        name: &str,
+        now: SystemTime,
+        renewed: impl FnOnce(&Identity) -> Result<Option<Identity>, pki::Error>,
+    ) -> anyhow::Result<()> {
+        let (current, pki) = (live.current(), &self.config.pki_dir);
+        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(new) = renewed(&current)? else {
+            if unsaved.contains(name) {
+                current.save(pki, name)?;
+                unsaved.remove(name);
+            }
+            return Ok(());
+        };
+        // First to the disk: a host that ends now starts with it. One that is over, or not valid yet, opens nothing, though: the new one
+        // is used then also where the disk is full.
+        let saved = new.save(pki, name);
+        let Validity { from, until } = current.validity()?;
+        if saved.is_err() && from <= now && now < until {
+            return Ok(saved?);
+        }
+        let until = jiff::Timestamp::try_from(new.validity()?.until).context("it ends at no time")?;
+        live.replace(new)?;
+        tracing::info!(%name, %until, "a certificate was renewed");
+        if saved.is_err() {
+            unsaved.insert(name.to_owned());
+        }
+        saved.with_context(|| format!("{name}'s new certificate is in use, but isn't on the disk"))
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the program: certificates are valid now, or not")]
@@ -106,13 +141,10 @@ mod tests {
 
     use super::*;
 
-    /// A host that was installed with ten years before it, as an older version did it, and was off since then.
-    #[test]
-    fn a_host_that_was_off_past_the_end_of_all_it_has_starts_with_new_certificates() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = install::Layout::new(folder.path().join("etc"), folder.path().join("lib"));
-        let local =
-            local::Folder::open_or_create(&folder.path().join("up"), 1, local::NetKind::Netns).unwrap();
+    /// A host that was off since the end of all its certificates, in a folder.
+    fn host_that_was_off(folder: &Path) -> (HostConfig, install::Layout) {
+        let layout = install::Layout::new(folder.join("etc"), folder.join("lib"));
+        let local = local::Folder::open_or_create(&folder.join("up"), 1, local::NetKind::Netns).unwrap();
         let mut config = HostConfig::load(&local.config_file("n1")).unwrap();
         config.pki_dir = layout.pki_dir();
         let (pki, now) = (&config.pki_dir, now());
@@ -129,6 +161,43 @@ mod tests {
         let text =
             local::kubeconfig("holdfast", "https://10.0.0.1:6443", authority.certificate_pem(), &admin);
         layout.write_kubeconfig(&text).unwrap();
+        (config, layout)
+    }
+
+    #[test]
+    fn a_host_whose_disk_is_full_uses_a_new_certificate_once_its_own_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, layout) = host_that_was_off(folder.path());
+        let (pki, name, now) = (&config.pki_dir, config.name.as_str(), now());
+        // Nothing can be written here, whoever one is.
+        let in_the_way = pki.join(format!("{name}.key.new"));
+        std::fs::create_dir(&in_the_way).unwrap();
+        let until = |identity: Identity| identity.validity().unwrap().until;
+        let saved = || until(Identity::load(pki, name).unwrap());
+
+        let certificates = Certificates::load(&config, &layout.config_file()).unwrap();
+        let first = until(certificates.own.current());
+        assert!(first > now + 89 * DAY && saved() < now, "the one in use is new, that on the disk is not");
+        assert!(
+            until(Identity::load(pki, FRONT_PROXY).unwrap()) > now,
+            "the others are renewed all the same"
+        );
+        certificates.renew_due(now + DAY).unwrap_err();
+        // One that isn't over yet stays: who starts anew starts with what is on the disk.
+        certificates.renew_due(now + 70 * DAY).unwrap_err();
+        assert_eq!(until(certificates.own.current()), first);
+
+        std::fs::remove_dir(&in_the_way).unwrap();
+        certificates.renew_due(now + DAY).unwrap();
+        assert_eq!(saved(), first, "it is saved once there is room");
+    }
+
+    /// As an older version installed it, with ten years before it.
+    #[test]
+    fn a_host_that_was_off_past_the_end_of_all_it_has_starts_with_new_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, layout) = host_that_was_off(folder.path());
+        let (pki, now) = (&config.pki_dir, now());
         let before = Identity::load(pki, &config.name).unwrap().key_hash().unwrap();
 
         let certificates = Certificates::load(&config, &layout.config_file()).unwrap();
