@@ -61,6 +61,8 @@ async fn a_user_gets_a_kubeconfig_and_it_is_taken_back_on_every_host() {
         let (revoked, said) = run(&admin, &["user", "revoke", wrong]);
         assert!(!revoked && said.contains(wrong), "{said}");
     }
+    let (added, said) = run(&admin, &["user", "add", "kubernetes-admin"]);
+    assert!(!added && said.contains("take another name"), "{said}");
     let (master, said) = run(&admin, &["user", "add", "jack", "--group", "system:masters"]);
     assert!(!master && said.contains("system:masters"), "{said}");
 }

@@ -114,15 +114,17 @@ impl RevocationList {
     }
 
     /// The merge that takes out what says nothing any more: users' entries of more than a year ago, since nothing that was made for them
-    /// before lasts for longer.
-    pub fn forgotten(object: &Value, now: Timestamp) -> Value {
+    /// before lasts for longer. None where there is nothing of that kind. It is for the object as it was read alone: one of these users
+    /// may be revoked anew meanwhile.
+    pub fn forgotten(object: &Value, now: Timestamp) -> Option<Value> {
         const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
         let mut data = Map::new();
         for (user, before) in RevocationList::read(object).users {
             let key = entry_key(USERS, &user).filter(|_| now.duration_since(before) > YEAR);
             data.extend(key.map(|key| (key, Value::Null)));
         }
-        json!({ "data": data })
+        let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        (!data.is_empty()).then(|| json!({"metadata": metadata, "data": data}))
     }
 
     /// The merge that takes back a key of `of`.
@@ -238,9 +240,16 @@ mod tests {
         assert!(list.has_key(host.key) && !list.has_key(later.key));
         assert_eq!((list.before(odd), list.before("john")), (Some(at(0)), None));
         assert_eq!(RevocationList::of_user(&"ä".repeat(50), at(0)), None, "no key takes it");
+        object["metadata"]["resourceVersion"] = "7".into();
         let years = |years: i64| RevocationList::forgotten(&object, at(years * 366 * 24 * 3600));
-        assert_eq!((years(0), years(1)), (json!({"data": {}}), json!({"data": {}})));
-        assert_eq!(years(2)["data"].as_object().unwrap().len(), 1, "the user's; keys stay");
+        assert_eq!((years(0), years(1)), (None, None));
+        let forgotten = years(2).unwrap();
+        assert_eq!(forgotten["data"].as_object().unwrap().len(), 1, "the user's; keys stay");
+        assert_eq!(
+            forgotten["metadata"],
+            json!({"resourceVersion": "7"}),
+            "who is revoked meanwhile stays so"
+        );
         assert_eq!(entry_key(USERS, "a.B-1"), Some("revoked-user-a_2eB_2d1".into()));
         assert!(!before.is_over(at(0)) && before.is_over(at(991)), "it has a time too");
     }

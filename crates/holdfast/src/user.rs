@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The shortest and the longest time of a certificate, as its signer has them.
 const SHORTEST: Duration = Duration::from_secs(600);
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Whom the administrator's kubeconfig of each host names.
+const ADMIN: &str = "kubernetes-admin";
 /// The longest name of a user in a certificate (RFC 5280, `ub-common-name`).
 const LONGEST_NAME: usize = 64;
 
@@ -127,6 +129,10 @@ async fn add(client: &Client, kubeconfig: &Kubeconfig, wanted: &Wanted, file: &P
     if let Some(reserved) = pki::reserved_name(user, groups.iter().map(String::as_str)) {
         anyhow::bail!("{reserved} is a name of the cluster's own parts, for which no certificate is made so");
     }
+    anyhow::ensure!(
+        user != ADMIN,
+        "{user} is the administrators' of all hosts, of whom nothing can be taken back by name: take another name"
+    );
     let entry = entry_key(USERS, user).with_context(|| format!("{user} is too long a name"))?;
     let to_stdout = file == Path::new("-");
     anyhow::ensure!(
@@ -214,17 +220,21 @@ async fn signed(client: &Client, path: &str) -> anyhow::Result<String> {
 
 async fn revoke(client: &Client, user: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
-        user != "kubernetes-admin" && !user.starts_with("system:"),
+        user != ADMIN && !user.starts_with("system:"),
         "{user} is the administrators' of all hosts, or a part of the cluster: what was taken back from it would be from all hosts at once. \
          A machine is taken back by letting another take its place (`holdfast token create --replace`)"
     );
-    // The server's time: certificates are made by its clock, or that of a host beside it.
+    // The server's time. Certificates are made by the clock of whoever signs, which may be ahead of it: one that we know of counts as well.
     let now = server_time(client).await?;
-    let entry = RevocationList::of_user(user, now);
+    let known = users(&list_object(client).await?).into_iter().filter(|known| known.user == user);
+    let before = known.map(|known| known.from).fold(now, Timestamp::max);
+    let entry = RevocationList::of_user(user, before);
     merge(client, &entry.with_context(|| format!("{user} is too long a name"))?).await?;
-    let forgotten = RevocationList::forgotten(&list_object(client).await?, now);
-    if forgotten["data"].as_object().is_some_and(|data| !data.is_empty()) {
-        merge(client, &forgotten).await?;
+    // That is done. What can't be tidied up now, or was changed by somebody meanwhile, is at the next time.
+    if let Ok(object) = list_object(client).await
+        && let Some(forgotten) = RevocationList::forgotten(&object, now)
+    {
+        let _ = merge(client, &forgotten).await;
     }
     Ok(())
 }
