@@ -147,7 +147,10 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         // Where there is no place for it, its requests hear so.
         let _ = connection.know(who);
     }
-    let taken_back = taken_back(server.clone(), shown.clone());
+    // Followed before the first request is heard: what one begins ends also where its certificate is taken back while it begins.
+    let changes = server.revocations.changes();
+    let taken_back =
+        taken_back(server.clone(), shown.clone().filter(|shown| !server.is_revoked(shown)), changes);
 
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -196,11 +199,14 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
     }
 }
 
-/// Waits until a certificate is taken back: what is open then, such as a watch, ends. Who comes with one that was taken back before
-/// hears that from each request.
-async fn taken_back(server: Arc<Server>, shown: Option<Arc<ShownCertificate>>) {
-    let mut changes = server.revocations.changes();
-    if let Some(shown) = shown.filter(|shown| !server.is_revoked(shown)) {
+/// Waits until a certificate that is good is taken back: what is open then, such as a watch, ends. Who comes with one that was taken back
+/// before hears that from each request.
+async fn taken_back(
+    server: Arc<Server>,
+    good: Option<Arc<ShownCertificate>>,
+    mut changes: watch::Receiver<()>,
+) {
+    if let Some(shown) = good {
         while changes.changed().await.is_ok() {
             if server.is_revoked(&shown) {
                 return;
