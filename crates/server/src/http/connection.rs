@@ -174,7 +174,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends it at once: nobody reads what it is sent.
+    /// Ends it at once: nobody reads what it is sent, or its client is nobody any more.
     pub(crate) fn cut(&self) {
         self.held.end.notify_one();
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::patience::Heard;
 
@@ -64,12 +65,13 @@ impl Drop for Listed {
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     heard: Heard,
+    _until_gone: oneshot::Sender<()>,
 }
 
 impl Socket {
-    /// One that counts what it hears.
-    pub(crate) fn new(stream: Arc<TcpStream>, heard: Heard) -> Self {
-        Socket { stream, heard }
+    /// One that counts what it hears, and drops `until_gone` with itself: also once it has left HTTP.
+    pub(crate) fn new(stream: Arc<TcpStream>, heard: Heard, until_gone: oneshot::Sender<()>) -> Self {
+        Socket { stream, heard, _until_gone: until_gone }
     }
 }
 

@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::info_span;
@@ -128,7 +128,9 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
     let limits = server.limits.clone();
     let ending = connection.clone();
     let heard = Heard::default();
-    let handshake = timeout(limits.handshake, tls.accept(Socket::new(stream.clone(), heard.clone())));
+    let (until_gone, gone) = oneshot::channel();
+    let socket = Socket::new(stream.clone(), heard.clone(), until_gone);
+    let handshake = timeout(limits.handshake, tls.accept(socket));
     let encrypted = tokio::select! {
         () = connection.stopped() => return,
         () = ending.has_to_end() => return break_off(&stream),
@@ -186,16 +188,26 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         }
     };
     let http = builder.serve_connection_with_upgrades(TokioIo::new(encrypted), service);
-    let mut http = std::pin::pin!(http);
-    tokio::select! {
-        _ = http.as_mut() => {}
-        () = never_asked => tracing::debug!("no request came on a connection"),
-        () = ending.has_to_end() => break_off(&stream),
-        () = taken_back => break_off(&stream),
-        () = connection.stopped() => {
-            http.as_mut().graceful_shutdown();
-            let _ = timeout(FAREWELL, http).await;
+    let mut taken_back = std::pin::pin!(taken_back);
+    {
+        let mut http = std::pin::pin!(http);
+        tokio::select! {
+            _ = http.as_mut() => {}
+            () = never_asked => return tracing::debug!("no request came on a connection"),
+            () = ending.has_to_end() => return break_off(&stream),
+            () = taken_back.as_mut() => return break_off(&stream),
+            () = connection.stopped() => {
+                http.as_mut().graceful_shutdown();
+                let _ = timeout(FAREWELL, http).await;
+                return;
+            }
         }
+    }
+    // What has left HTTP, such as an `exec`, has the socket now, and listens for its end.
+    tokio::select! {
+        _ = gone => {}
+        () = taken_back => ending.cut(),
+        () = connection.stopped() => {}
     }
 }
 

@@ -316,15 +316,22 @@ async fn what_was_taken_back_speaks_for_nobody_from_then_on() {
     for who in [&jane, &john, &machine] {
         assert_eq!(ask(who).await, 200);
     }
-    // One watches while she is revoked.
-    let connector = TlsConnector::from(jane.client_config(&trust, &[b"http/1.1"]).unwrap());
-    let stream = TcpStream::connect(listening.address()).await.unwrap();
-    let name = ServerName::IpAddress(listening.address().ip().into());
-    let mut watching = connector.connect(name, stream).await.unwrap();
-    watching.write_all(b"GET /api/v1/nodes?watch=1 HTTP/1.1\r\nHost: api\r\n\r\n").await.unwrap();
-    let mut begun = [0; 12];
-    watching.read_exact(&mut begun).await.unwrap();
-    assert_eq!(&begun, b"HTTP/1.1 200");
+    // She watches while she is revoked, and once more by a WebSocket, which has left HTTP.
+    let socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let mut watching = Vec::new();
+    for (headers, code) in [("", 200), (socket, 101)] {
+        let connector = TlsConnector::from(jane.client_config(&trust, &[b"http/1.1"]).unwrap());
+        let stream = TcpStream::connect(listening.address()).await.unwrap();
+        let name = ServerName::IpAddress(listening.address().ip().into());
+        let mut open = connector.connect(name, stream).await.unwrap();
+        let request = format!("GET /api/v1/nodes?watch=1 HTTP/1.1\r\nHost: api\r\n{headers}\r\n");
+        open.write_all(request.as_bytes()).await.unwrap();
+        let mut begun = [0; 12];
+        open.read_exact(&mut begun).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&begun), format!("HTTP/1.1 {code}"));
+        watching.push(open);
+    }
 
     let maps = "/api/v1/namespaces/kube-system/configmaps";
     let made = house.ask("POST", maps, Some(server::RevocationList::object())).await;
@@ -338,9 +345,11 @@ async fn what_was_taken_back_speaks_for_nobody_from_then_on() {
         assert_eq!(merged.0, 200, "{merged:?}");
     }
     assert_eq!((ask(&jane).await, ask(&john).await, ask(&machine).await), (401, 200, 401));
-    let mut rest = Vec::new();
-    let end = tokio::time::timeout(Duration::from_secs(20), watching.read_to_end(&mut rest));
-    end.await.expect("what she watches ends").ok();
+    for mut open in watching {
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(20), open.read_to_end(&mut rest));
+        end.await.expect("what she watches ends").ok();
+    }
     assert!(revoked.has(key) && !revoked.has(john.key_hash().unwrap()), "handshakes of hosts know too");
 }
 
