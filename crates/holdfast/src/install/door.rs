@@ -31,6 +31,9 @@ const ATTEMPTS: usize = 8;
 /// What there is to do about a token that doesn't open the door.
 const MAKE_ONE: &str = "make a new one with `holdfast token create` on a host of the cluster";
 
+/// Why a machine can't come with the key that it has.
+const TAKEN_BACK: &str = "the key of this machine was taken back when another took its place; `holdfast reset --yes` on it removes the key, and it can join with a new one";
+
 /// Opens the door of this host.
 pub fn open_door(server: &Server, config: &HostConfig, engine: &Engine, hosts: watch::Receiver<Arc<Hosts>>) {
     let (config, engine, writer) = (config.clone(), engine.clone(), server.writer());
@@ -169,6 +172,10 @@ impl JoinDoor {
         let store = self.engine.store();
         for _ in 0..ATTEMPTS {
             let state = self.newest().await?;
+            // It would be let in, and then be believed by nobody.
+            if applicant.key.parse().is_ok_and(|key| RevocationList::of(&state).has_key(key)) {
+                return Err(turned_away(403, "Forbidden", TAKEN_BACK.to_owned()));
+            }
             let seen = Seen::in_state(&state);
             let admitted = self.decide(applicant, &state, &seen.register, now)?;
             if applicant.replaces.is_some() {
