@@ -262,7 +262,8 @@ async fn start(
     // Users who brought an etcd ask that one.
     let etcd = match &engine {
         Engine::Embedded(embedded) => {
-            let tls = identity.server_config(&trust, ClientAuth::Required, &[])?;
+            // It resumes no session: nobody would look again whether the certificate is over.
+            let tls = identity.agent_config(&trust, &revoked, &[])?;
             Some(store_door::open(&config, tls, embedded.clone()))
         }
         Engine::Etcd(_) => None,
