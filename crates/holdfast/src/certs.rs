@@ -1,5 +1,7 @@
 //! `holdfast certs`: every certificate of this host, until when, and what there is to do.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,6 +31,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => return unusable(&error.into(), args.output),
     };
+    // Who may not look would hear that everything is broken.
+    if let Err(why) = fs::read_dir(&config.pki_dir)
+        && why.kind() == ErrorKind::PermissionDenied
+    {
+        let what = format!("can't look into {}, which is root's: ask as root", config.pki_dir.display());
+        return unusable(&anyhow::Error::from(why).context(what), args.output);
+    }
     let folder = args.config.parent().unwrap_or(Path::new(""));
     let found = Certificates::look(&config, &crate::install::kubeconfig_in(folder));
     match args.output {

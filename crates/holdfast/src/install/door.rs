@@ -173,7 +173,7 @@ impl JoinDoor {
         for _ in 0..ATTEMPTS {
             let state = self.newest().await?;
             // It would be let in, and then be believed by nobody.
-            if applicant.key.parse().is_ok_and(|key| RevocationList::of(&state).has_key(key)) {
+            if applicant.key.parse::<KeyHash>().is_ok_and(|key| RevocationList::of(&state).has_key(key)) {
                 return Err(turned_away(403, "Forbidden", TAKEN_BACK.to_owned()));
             }
             let seen = Seen::in_state(&state);
