@@ -276,9 +276,11 @@ fn where_hosts_speak_to_each_other_nobody_else_gets_in() {
         assert!(shake(former.client_config(&trust, &[]).unwrap(), door.clone(), "n1").is_err());
     }
     let admin = authority.admin_identity(now()).unwrap().client_config(&trust, &[]).unwrap();
-    shake(admin, agent, "n1").unwrap();
-    let (client, _) = shake(n2, door.clone(), "n1").unwrap();
-    assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "each is looked at anew");
+    shake(admin.clone(), agent.clone(), "n1").unwrap();
+    for (who, door) in [(n2, door.clone()), (admin, agent)] {
+        let (client, _) = shake(who, door, "n1").unwrap();
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "each is looked at anew");
+    }
     let of = |user: &str, group: Option<&str>| {
         let subject = Subject { common_name: user.into(), organization: group.map(str::to_owned) };
         authority.issue(&subject, &["n2".into()], &[], Validity::years(now(), 1)).unwrap()
