@@ -160,7 +160,7 @@ mod tests {
         let admin = authority.issue(&pki::admin_subject(), &[], &[], long_ago).unwrap();
         let text =
             local::kubeconfig("holdfast", "https://10.0.0.1:6443", authority.certificate_pem(), &admin);
-        layout.write_kubeconfig(&text).unwrap();
+        layout.write_kubeconfig(&(text + SOMEBODYS)).unwrap();
         (config, layout)
     }
 
@@ -213,6 +213,8 @@ mod tests {
         let admin = Kubeconfig::load(&layout.kubeconfig()).unwrap().client_certificate.unwrap();
         let admin = pki::valid_until(std::str::from_utf8(&admin).unwrap()).unwrap();
         assert!(admin > now + 364 * DAY);
+        let text = std::fs::read_to_string(layout.kubeconfig()).unwrap();
+        assert!(text.ends_with(SOMEBODYS), "what people wrote into it stays: {text}");
 
         // Nothing is due, so nothing changes; and who lacks the authority's key leaves things as they are.
         let renewed = certificates.own.current();
@@ -224,4 +226,5 @@ mod tests {
     }
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const SOMEBODYS: &str = "# somebody's own line\n";
 }

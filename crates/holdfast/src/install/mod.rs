@@ -11,15 +11,18 @@ mod revoke;
 mod token;
 mod typed;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use client::Kubeconfig;
 use config::HostConfig;
 use install::{Former, Layout, Plan, first_service};
-use pki::{Authority, HostNames, Renewal, Validity, admin_subject};
+use pki::{About, Authority, HostNames, Identity, Renewal, Subject, Validity, admin_subject};
 
 pub use door::open_door;
 pub use first_token::bring_first_token;
@@ -120,7 +123,8 @@ pub fn host_names(config: &HostConfig) -> HostNames {
     }
 }
 
-/// Writes the administrator's kubeconfig in a host's folder anew, where it is there, is this cluster's, and its certificate is due.
+/// Renews the certificate in the administrator's kubeconfig in a host's folder, where it is there, is the administrator's of this
+/// cluster, and is due. What people changed in the file stays.
 pub fn renew_kubeconfig(
     folder: &Path,
     authority: &Authority,
@@ -133,11 +137,18 @@ pub fn renew_kubeconfig(
         return Ok(());
     }
     let own = former.client_certificate.as_deref().and_then(|pem| std::str::from_utf8(pem).ok());
-    let Some(validity) = own.and_then(Validity::of_certificate) else { return Ok(()) };
-    if !validity.is_due(authority.validity()?, life, early, now) {
+    let Some(About { subject, validity, .. }) = own.and_then(About::certificate) else { return Ok(()) };
+    let Subject { common_name, organization } = admin_subject();
+    // One that somebody put there for another user gets no administrator's certificate.
+    let is_administrators = subject == format!("O={}, CN={common_name}", organization.unwrap_or_default());
+    if !is_administrators || !validity.is_due(authority.validity()?, life, early, now) {
         return Ok(());
     }
-    write_kubeconfig(&layout, authority, config, now)?;
+    let path = layout.kubeconfig();
+    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let admin = administrator(authority, now)?;
+    let text = exchanged(&text, &former, &admin);
+    layout.write_kubeconfig(&text.unwrap_or_else(|| kubeconfig_text(authority, config, &admin)))?;
     tracing::info!("{} was renewed", layout.kubeconfig().display());
     Ok(())
 }
@@ -149,10 +160,29 @@ fn write_kubeconfig(
     config: &HostConfig,
     now: SystemTime,
 ) -> anyhow::Result<()> {
-    let admin = authority.issue(&admin_subject(), &[], &[], Validity::lasting(now, Validity::OF_ADMIN))?;
+    let admin = administrator(authority, now)?;
+    Ok(layout.write_kubeconfig(&kubeconfig_text(authority, config, &admin))?)
+}
+
+fn administrator(authority: &Authority, now: SystemTime) -> Result<Identity, pki::Error> {
+    authority.issue(&admin_subject(), &[], &[], Validity::lasting(now, Validity::OF_ADMIN))
+}
+
+fn kubeconfig_text(authority: &Authority, config: &HostConfig, admin: &Identity) -> String {
     let server = format!("https://{}", config.virtual_api());
-    let text = local::kubeconfig("holdfast", &server, authority.certificate_pem(), &admin);
-    Ok(layout.write_kubeconfig(&text)?)
+    local::kubeconfig("holdfast", &server, authority.certificate_pem(), admin)
+}
+
+/// A kubeconfig's text with another certificate and key in the place of its own; none where these don't stand in it.
+fn exchanged(text: &str, former: &Kubeconfig, new: &Identity) -> Option<String> {
+    let pairs = [
+        (former.client_certificate.as_deref()?, new.certificate_pem()),
+        (former.client_key.as_deref()?, new.key_pem().expose()),
+    ];
+    pairs.into_iter().try_fold(text.to_owned(), |text, (former, new)| {
+        let former = STANDARD.encode(former);
+        text.contains(&former).then(|| text.replace(&former, &STANDARD.encode(new)))
+    })
 }
 
 /// Whether the host is started too.
