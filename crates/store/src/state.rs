@@ -159,7 +159,7 @@ impl State {
     }
 
     /// The same, with its values sealed so where they leave the memory.
-    pub(crate) fn with_sealing(self, sealing: Sealing) -> State {
+    pub fn with_sealing(self, sealing: Sealing) -> State {
         State { sealing, ..self }
     }
 

@@ -71,7 +71,7 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     // One that was interrupted goes on with the cluster that it began.
     let plan = layout.plan(Attempt::First { cluster_id: drawn.clone() })?;
     let cluster_id = plan.attempt.cluster_id().unwrap_or(&drawn);
-    let backup = args.restore.as_deref().map(crate::restore::read).transpose()?;
+    let mut backup = args.restore.as_deref().map(crate::restore::read).transpose()?;
     let machine = Machine::look(None).context("can't find out this machine's addresses")?;
     let first = FirstHost {
         place: machine.place(args.name.as_deref(), args.address)?,
@@ -81,6 +81,10 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
         settings: args.settings.as_deref().map(Settings::load).transpose()?.unwrap_or_default(),
     };
     let config = first_config(cluster_id, first, &layout);
+    if let Some(backup) = &mut backup {
+        let how = "as encryptionFile in the file of --settings";
+        crate::restore::open(backup, config.encryption_file.as_deref(), how)?;
+    }
     preflight(&config, Aim::First, &args.ignore).await?;
     begin(&layout, &plan)?;
     make_keys(&config, &layout)?;

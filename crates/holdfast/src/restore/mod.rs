@@ -70,7 +70,8 @@ pub fn begin_first(mut backup: Backup, config: &HostConfig) -> anyhow::Result<(u
         peers: &config.peers_at(config.ports.store),
         data_dir: &crate::host::store_dir_in(&building),
     };
-    member.begin_with(backup.into_state())?;
+    let state = backup.into_state().with_sealing(sealing(config.encryption_file.as_deref())?);
+    member.begin_with(state)?;
     fs::rename(&building, &config.data_dir)
         .with_context(|| format!("can't write {}", config.data_dir.display()))?;
     let parent = config.data_dir.parent().unwrap_or(Path::new("/"));
@@ -90,7 +91,7 @@ fn fit(backup: &mut Backup, place: &Destination) {
 /// Makes the cluster. It is there whole or not at all.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut backup = read(&args.file)?;
-    open(&mut backup, args.encryption_file.as_deref())?;
+    open(&mut backup, args.encryption_file.as_deref(), "with --encryption-file")?;
     check_free(&args.dir)?;
     let net = args.net.kind(None)?;
     let dir = std::path::absolute(&args.dir)?;
@@ -142,10 +143,10 @@ pub fn read(path: &Path) -> anyhow::Result<Backup> {
     Backup::decode(bytes.into()).with_context(|| format!("{} can't be restored", path.display()))
 }
 
-/// Opens what is encrypted in a backup.
-fn open(backup: &mut Backup, encryption_file: Option<&Path>) -> anyhow::Result<()> {
-    if let Some(path) = encryption_file {
-        let sealing = Sealing::by(Encryption::load(path)?);
+/// Opens what is encrypted in a backup. `how` says how the file with its keys is given.
+pub fn open(backup: &mut Backup, encryption_file: Option<&Path>, how: &str) -> anyhow::Result<()> {
+    if encryption_file.is_some() {
+        let sealing = sealing(encryption_file)?;
         backup.fit(|kv| {
             *kv = sealing.opened(kv.clone());
             true
@@ -154,10 +155,18 @@ fn open(backup: &mut Backup, encryption_file: Option<&Path>) -> anyhow::Result<(
     let sealed = backup.keys().iter().filter(|kv| kv.value.bytes().starts_with(SEALED)).count();
     anyhow::ensure!(
         sealed == 0,
-        "{} of the backup can't be read: give the old cluster's file of keys with --encryption-file",
+        "{} of the backup can't be read: give the old cluster's file of keys {how}",
         count(sealed, "encrypted value")
     );
     Ok(())
+}
+
+/// How values are sealed by a file with keys, if there is one.
+fn sealing(encryption_file: Option<&Path>) -> anyhow::Result<Sealing> {
+    Ok(match encryption_file {
+        Some(path) => Sealing::by(Encryption::load(path)?),
+        None => Sealing::default(),
+    })
 }
 
 fn check_free(dir: &Path) -> anyhow::Result<()> {
@@ -172,4 +181,37 @@ fn check_free(dir: &Path) -> anyhow::Result<()> {
         dir.display()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use store::{BackupFile, Txn};
+
+    use super::*;
+
+    const RULES: &str = r#"{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": [
+        {"resources": ["secrets"], "providers": [{"aesgcm": {"keys": [
+            {"name": "a", "secret": "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI="}]}}]}]}"#;
+
+    #[test]
+    fn what_is_encrypted_in_a_backup_is_opened_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("keys.yaml");
+        fs::write(&keys, RULES).unwrap();
+        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut state = State::default().with_sealing(sealing(Some(&keys)).unwrap());
+        state.apply(&Txn::put("/registry/core/secrets/shop/key", "the word")).unwrap();
+        let file: Vec<u8> = BackupFile::new(Arc::new(state)).flatten().collect();
+        let mut backup = Backup::decode(file.into()).unwrap();
+        let error = open(&mut backup, None, "by a flag").unwrap_err().to_string();
+        assert!(
+            error.starts_with("1 encrypted value") && error.ends_with("file of keys by a flag"),
+            "{error}"
+        );
+        open(&mut backup, Some(&keys), "by a flag").unwrap();
+        assert_eq!(backup.keys()[0].value.bytes(), "the word");
+    }
 }
