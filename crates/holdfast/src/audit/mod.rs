@@ -95,6 +95,7 @@ impl Audit {
 
     /// Waits until all is written and sent, or for a moment.
     pub async fn finish(&self) {
+        self.queues.iter().for_each(|queue| queue.hurry());
         for queue in &self.queues {
             if tokio::time::timeout(FAREWELL, queue.emptied()).await.is_err() {
                 tracing::warn!(to = queue.name(), events = queue.waiting(), "audit events are lost");

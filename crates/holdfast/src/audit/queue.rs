@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use audit::Sink;
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// The most events that wait: upstream's default (`--audit-webhook-batch-buffer-size`).
 const MOST: usize = 10_000;
@@ -16,6 +16,8 @@ const MOST_BYTES: usize = 64 << 20;
 pub struct Queue {
     name: &'static str,
     sender: mpsc::Sender<Bytes>,
+    /// Whether the host ends.
+    ends: watch::Sender<bool>,
     counts: Arc<Counts>,
 }
 
@@ -23,6 +25,7 @@ pub struct Queue {
 pub struct Outlet {
     name: &'static str,
     receiver: mpsc::Receiver<Bytes>,
+    ends: watch::Receiver<bool>,
     counts: Arc<Counts>,
 }
 
@@ -57,8 +60,15 @@ impl Queue {
     /// A queue under the name that upstream has for what it leads to.
     pub fn new(name: &'static str) -> (Arc<Self>, Outlet) {
         let (sender, receiver) = mpsc::channel(MOST);
+        let (ends, end) = watch::channel(false);
         let counts = Arc::new(Counts::default());
-        (Arc::new(Queue { name, sender, counts: counts.clone() }), Outlet { name, receiver, counts })
+        let queue = Queue { name, sender, ends, counts: counts.clone() };
+        (Arc::new(queue), Outlet { name, receiver, ends: end, counts })
+    }
+
+    /// From now on what waits goes out at once: the host ends.
+    pub fn hurry(&self) {
+        self.ends.send_replace(true);
     }
 
     /// What it leads to.
@@ -115,6 +125,17 @@ impl Outlet {
     /// The same for a thread that nothing else runs on.
     pub fn next_blocking(&mut self, events: &mut Vec<Bytes>, most: usize) -> usize {
         self.receiver.blocking_recv_many(events, most)
+    }
+
+    /// Waits until there is no more time to wait for further events; for ever, if the queue ends before.
+    pub fn hurried(&self) -> impl Future<Output = ()> + use<> {
+        let mut ends = self.ends.clone();
+        async move {
+            let is_gone = ends.wait_for(|ends| *ends).await.is_err();
+            if is_gone {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// These have gone where they should.

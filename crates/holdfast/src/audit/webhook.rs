@@ -50,20 +50,28 @@ impl Sender {
         }
     }
 
-    /// Waits for events, and from the first on for others, but not for long; whether there are any.
+    /// Waits for events, and from the first on for others, but not for long, and not when the host ends; whether there are any.
     async fn fill(&self, outlet: &mut Outlet, batch: &mut Vec<Bytes>) -> bool {
         if outlet.next(batch, 1).await == 0 {
             return false;
         }
+        let hurried = outlet.hurried();
         let more = async {
-            while batch.len() < self.most && batch.iter().map(Bytes::len).sum::<usize>() < LARGE {
+            let mut size: usize = batch.iter().map(Bytes::len).sum();
+            while batch.len() < self.most && size < LARGE {
                 if outlet.next(batch, 1).await == 0 {
                     return;
                 }
+                size += batch.last().map_or(0, Bytes::len);
             }
         };
-        // Whether it is full or the time is over, it goes.
-        let _ = tokio::time::timeout(self.wait, more).await;
+        let full_or_late = tokio::time::timeout(self.wait, more);
+        // Whatever ends it, it goes; also in a hurry with all that is there.
+        tokio::select! {
+            biased;
+            _ = full_or_late => {}
+            () = hurried => {}
+        }
         true
     }
 
@@ -199,6 +207,22 @@ mod tests {
         assert_eq!(queue.lost(), 0);
         drop(queue);
         sending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_host_that_ends_waits_for_no_further_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let (address, mut told) = hook(&[]).await;
+        let mut sender = sender(folder.path(), address, "");
+        sender.wait = Duration::from_secs(3600);
+        let (queue, outlet) = Queue::new("webhook");
+        tokio::spawn(sender.send_all(outlet));
+        tell(&queue, 0..1);
+        queue.hurry();
+        let sent = tokio::time::timeout(Duration::from_secs(60), told.recv()).await;
+        assert_eq!(ids(&sent.unwrap().unwrap().1), ["0"]);
+        queue.emptied().await;
+        assert_eq!(queue.lost(), 0);
     }
 
     #[tokio::test]
