@@ -23,11 +23,14 @@ pub(crate) struct RequestInfo {
 impl RequestInfo {
     /// Reads what follows the version; nothing if nothing does.
     pub(crate) fn parse(group: &str, rest: &str, method: &Method, query: &Query) -> Option<Self> {
-        let decoded = |text: &&str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let segments: Vec<String> =
-            rest.split('/').filter(|text| !text.is_empty()).collect::<Vec<_>>().iter().map(decoded).collect();
+        // As the paths of this server's own objects are read: an empty segment within one counts.
+        let rest = rest.trim_matches('/');
+        if rest.is_empty() {
+            return None;
+        }
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let segments: Vec<String> = rest.split('/').map(decoded).collect();
         let (namespace, inner) = match segments.as_slice() {
-            [] => return None,
             [word, namespace, inner @ ..] if word == "namespaces" => {
                 let own = inner.first().is_none_or(|next| next == "status" || next == "finalize");
                 (namespace.clone(), if own { &segments[..] } else { inner })
@@ -35,9 +38,9 @@ impl RequestInfo {
             all => (String::new(), all),
         };
         let part = |at: usize| inner.get(at).cloned().unwrap_or_default();
-        let one = inner.len() > 1;
+        let one = !part(1).is_empty();
         let verb = match *method {
-            Method::GET | Method::HEAD if query.flag("watch") => "watch",
+            Method::GET | Method::HEAD if query.flag("watch") && part(2).is_empty() => "watch",
             Method::GET | Method::HEAD if one => "get",
             Method::GET | Method::HEAD => "list",
             Method::POST => "create",
@@ -106,6 +109,9 @@ mod tests {
             (Method::DELETE, "/namespaces/a/pods/p", "", "delete pods ns=a name=p sub="),
             (Method::PUT, "/namespaces/a/status", "", "update namespaces ns=a name=a sub=status"),
             (Method::GET, "/namespaces/a", "", "get namespaces ns=a name=a sub="),
+            (Method::GET, "/namespaces//secrets", "", "list secrets ns= name= sub="),
+            (Method::DELETE, "/namespaces/a/pods//log", "", "deletecollection pods ns=a name= sub=log"),
+            (Method::GET, "/namespaces/a/things/t/scale", "watch=1", "get things ns=a name=t sub=scale"),
         ] {
             assert_eq!(read(method, rest, query).as_deref(), Some(expected), "{rest}");
         }

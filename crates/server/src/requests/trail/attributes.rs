@@ -109,6 +109,7 @@ mod tests {
                 "/apis/apps/v1/namespaces/a/deployments/d/scale",
                 "patch apps/v1 deployments a d scale",
             ),
+            ("GET", "/api/v1/namespaces//secrets", "list core/v1 secrets - - -"),
             ("GET", "/apis/no.such/v3/things", "list no.such/v3 things - - -"),
             ("TRACE", "/api/v1/nodes/n1", "trace core/v1 nodes - n1 -"),
             ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
