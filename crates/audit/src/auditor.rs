@@ -1,12 +1,15 @@
 //! Who decides what is told, and passes it on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use figures::{family, sample, single};
 
 use crate::{Asked, Decision, Event, Level, Policy};
+
+/// The most bytes of objects that are kept of requests that aren't over yet: clients that are slow, or many, fill no memory.
+const MOST_KEPT: usize = 64 << 20;
 
 /// Where events go. It never keeps a request waiting: it counts what it has no room for.
 pub trait Sink: Send + Sync + 'static {
@@ -20,6 +23,7 @@ pub struct Auditor {
     sinks: Vec<Arc<dyn Sink>>,
     events: AtomicU64,
     levels: [AtomicU64; Level::ALL.len()],
+    kept: AtomicUsize,
 }
 
 impl std::fmt::Debug for Auditor {
@@ -31,7 +35,20 @@ impl std::fmt::Debug for Auditor {
 impl Auditor {
     /// One that passes on to all of these.
     pub fn new(policy: Policy, sinks: Vec<Arc<dyn Sink>>) -> Self {
-        Auditor { policy, sinks, events: AtomicU64::new(0), levels: Default::default() }
+        let (events, kept) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Auditor { policy, sinks, events, levels: Default::default(), kept }
+    }
+
+    /// Whether there is room for so many bytes more of objects that are still to be told. If so they count until they are
+    /// [forgotten](Self::forget).
+    pub fn keep(&self, bytes: usize) -> bool {
+        let fits = |kept: usize| kept.checked_add(bytes).filter(|kept| *kept <= MOST_KEPT);
+        self.kept.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+    }
+
+    /// So many bytes that counted aren't kept any more.
+    pub fn forget(&self, bytes: usize) {
+        self.kept.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     /// What is wanted of a request, which is counted.
@@ -62,5 +79,20 @@ impl Auditor {
             let count = self.levels[level as usize].load(Ordering::Relaxed);
             sample(out, name, &format!(r#"level="{}""#, level.as_str()), count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_that_are_still_to_be_told_take_no_more_than_there_is_room_for() {
+        let text = b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Request}]}";
+        let auditor = Auditor::new(Policy::parse(text).unwrap(), Vec::new());
+        let kept = [MOST_KEPT - 1, 1, 1, usize::MAX].map(|bytes| auditor.keep(bytes));
+        assert_eq!(kept, [true, true, false, false]);
+        auditor.forget(1);
+        assert_eq!([1, 1].map(|bytes| auditor.keep(bytes)), [true, false]);
     }
 }

@@ -162,10 +162,18 @@ impl Trail {
 
     fn hear(&self, side: Side, data: &[u8]) {
         let mut told = self.lock();
-        match side {
-            Side::Request => told.request.hear(data),
-            Side::Response => told.response.hear(data),
+        let heard = match side {
+            Side::Request => &mut told.request,
+            Side::Response => &mut told.response,
+        };
+        let mut counted = heard.kept();
+        if self.auditor.keep(data.len()) {
+            counted += data.len();
+            heard.hear(data);
+        } else {
+            heard.cut();
         }
+        self.auditor.forget(counted - heard.kept());
     }
 
     /// The request acts as somebody else.
@@ -216,6 +224,7 @@ impl Trail {
 impl Drop for Trail {
     fn drop(&mut self) {
         let Told { event, request, response } = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.auditor.forget(request.kept() + response.kept());
         event.stage = if std::thread::panicking() { Stage::Panic } else { Stage::ResponseComplete };
         if !self.decision.wants(event.stage) {
             return;

@@ -84,14 +84,25 @@ impl Heard {
         Heard { media_type, ..Heard::default() }
     }
 
-    /// Keeps a copy: the bytes themselves count as waiting for the client for as long as anybody has them.
+    /// Keeps a copy: the bytes themselves count as waiting for the client for as long as anybody has them. Copies count with the
+    /// [`Auditor`](audit::Auditor).
     pub(super) fn hear(&mut self, data: &[u8]) {
         if self.is_cut || self.bytes.len() + data.len() > MOST {
-            self.is_cut = true;
-            self.bytes = Vec::new();
+            self.cut();
         } else {
             self.bytes.extend_from_slice(data);
         }
+    }
+
+    /// Keeps nothing of it: it is too much.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+        self.bytes = Vec::new();
+    }
+
+    /// How many bytes are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The value that it was; nothing if there was none.
