@@ -10,7 +10,8 @@ use machinery::{Object, Resource, Status};
 use objects::{TokenRequest, Write, Writer};
 use serde_json::Value;
 
-use super::{DECISION, REASON, micro_time, outcome};
+use super::{DECISION, REASON, failure, micro_time, outcome};
+use crate::clock::Edge;
 use crate::registry::Registry;
 
 /// What they call themselves.
@@ -31,12 +32,29 @@ struct Target {
     name: String,
 }
 
-/// A change that is told of when it is done.
+/// A change that is told of when this is dropped: it is done, or whoever asked for it doesn't wait any more.
 struct Begun {
+    auditor: Arc<Auditor>,
+    edge: Arc<dyn Edge>,
     decision: Decision,
     event: Event,
     /// The code of an answer that it succeeded.
     success: StatusCode,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.decision.wants(Stage::ResponseComplete) {
+            return;
+        }
+        self.event.stage = Stage::ResponseComplete;
+        self.event.stage_timestamp = micro_time(&*self.edge);
+        if self.event.response_status.is_none() {
+            let why = "who asked for it went away before it was answered; it may have been done";
+            self.event.response_status = Some(failure("ClientClosedRequest", why, 499));
+        }
+        self.auditor.tell(&self.event);
+    }
 }
 
 impl Target {
@@ -138,17 +156,16 @@ impl AuditedWriter {
             self.auditor.tell(&event);
         }
         let success = if target.verb == "create" { StatusCode::CREATED } else { StatusCode::OK };
-        Some(Begun { decision, event, success })
+        let (auditor, edge) = (self.auditor.clone(), self.registry.edge().clone());
+        Some(Begun { auditor, edge, decision, event, success })
     }
+}
 
-    fn end(&self, begun: Begun, refused: Option<&Status>, answered: Option<&Object>) {
-        let Begun { decision, mut event, success } = begun;
-        if !decision.wants(Stage::ResponseComplete) {
-            return;
-        }
-        event.stage = Stage::ResponseComplete;
-        event.stage_timestamp = micro_time(&**self.registry.edge());
-        event.response_status = Some(outcome(success, refused));
+impl Begun {
+    /// Tells how it ended.
+    fn end(mut self, refused: Option<&Status>, answered: Option<&Object>) {
+        let event = &mut self.event;
+        event.response_status = Some(outcome(self.success, refused));
         let is_forbidden = refused.is_some_and(|status| status.code == 403);
         let judged = if is_forbidden { "forbid" } else { "allow" };
         event.annotations.insert(DECISION.to_owned(), judged.to_owned());
@@ -158,10 +175,9 @@ impl AuditedWriter {
         {
             reference.name = object.name().to_owned();
         }
-        if decision.level >= Level::RequestResponse {
-            event.response_object = answered.map(|object| told(&decision, object.clone().into_value()));
+        if self.decision.level >= Level::RequestResponse {
+            event.response_object = answered.map(|object| told(&self.decision, object.clone().into_value()));
         }
-        self.auditor.tell(&event);
     }
 }
 
@@ -196,7 +212,7 @@ impl Writer for AuditedWriter {
                 begun.event.take_request(told(&begun.decision, object));
             }
             let done = self.registry.write(user, write).await;
-            self.end(begun, done.as_ref().err(), done.as_ref().ok());
+            begun.end(done.as_ref().err(), done.as_ref().ok());
             done
         })
     }
@@ -214,9 +230,50 @@ impl Writer for AuditedWriter {
             let done = self.registry.token(user, request).await;
             if let Some(begun) = begun {
                 // Never the token, whatever the level: it isn't answered to anybody outside.
-                self.end(begun, done.as_ref().err(), None);
+                begun.end(done.as_ref().err(), None);
             }
             done
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use audit::{Policy, Sink};
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::SystemEdge;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<Value>>);
+
+    impl Sink for Recorder {
+        fn take(&self, event: &Bytes) {
+            self.0.lock().unwrap().push(serde_json::from_slice(event).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_change_that_nobody_waits_for_any_more_is_told_once() {
+        let recorder = Arc::new(Recorder::default());
+        let text = b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+        let sink: Arc<dyn Sink> = recorder.clone();
+        let auditor = Arc::new(Auditor::new(Policy::parse(text).unwrap(), vec![sink]));
+        let begun = || {
+            let asked = Asked { user: None, groups: &[], verb: "create", about: About::Path("/") };
+            let decision = auditor.decide(&asked);
+            let event = Event::received(decision.level, "id".into(), micro_time(&SystemEdge));
+            let (auditor, edge) = (auditor.clone(), Arc::new(SystemEdge));
+            Begun { auditor, edge, decision, event, success: StatusCode::CREATED }
+        };
+        drop(begun());
+        begun().end(None, None);
+        let told = recorder.0.lock().unwrap();
+        let codes: Vec<_> = told.iter().map(|event| event["responseStatus"]["code"].as_u64()).collect();
+        assert_eq!(codes, [Some(499), Some(201)]);
+        assert!(told.iter().all(|event| event["stage"] == "ResponseComplete"));
     }
 }
