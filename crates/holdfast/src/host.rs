@@ -111,7 +111,13 @@ async fn serve(config: HostConfig, args: &Args) -> anyhow::Result<()> {
     let status = format!("{} answers at {}", config.name, config.listen(config.ports.api));
     // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
     let certificates = Certificates::load(&config, &args.config)?;
-    let host = start(config, &args.without, certificates, &manager).await?;
+    let encryption =
+        config.encryption_file.as_deref().map_or_else(|| Ok(Encryption::none()), Encryption::load)?;
+    let host = tokio::select! {
+        host = start(config, &args.without, certificates, &manager, encryption.clone()) => host?,
+        // A newcomer that can't open what the members send it doesn't become one, and would start for ever.
+        error = encryption.failed() => return Err(error),
+    };
     manager.ready(&status).await;
     let (pods, outcome) = tokio::select! {
         () = end.asked() => (Pods::EndInOrder, Ok(())),
@@ -191,6 +197,7 @@ async fn start(
     without: &Without,
     certificates: Certificates,
     manager: &Arc<ServiceManager>,
+    encryption: Arc<Encryption>,
 ) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
     let foreign = config.runtime.as_deref();
@@ -209,8 +216,6 @@ async fn start(
     }
     let registries = registries_of(&config)?;
     let audit = config.audit.as_ref().map(audit::start).transpose()?;
-    let encryption =
-        config.encryption_file.as_deref().map_or_else(|| Ok(Encryption::none()), Encryption::load)?;
 
     let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;

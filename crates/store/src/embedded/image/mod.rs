@@ -67,7 +67,16 @@ impl Image {
     /// # Errors
     /// [`ImageError`].
     pub fn read_sealed(source: impl Read, length: u64, sealing: &Sealing) -> Result<Self, ImageError> {
-        reader::read(source, length, sealing)
+        reader::read(source, length, sealing, false)
+    }
+
+    /// The same of what another member sends, which is refused if some value can't be opened: a newcomer that has taken it counts
+    /// among those whose votes the cluster needs, and one that lacks a key ends.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn read_opened(source: impl Read, length: u64, sealing: &Sealing) -> Result<Self, ImageError> {
+        reader::read(source, length, sealing, true)
     }
 }
 

@@ -11,16 +11,17 @@ use crate::embedded::machine::Machine;
 use crate::embedded::membership::Membership;
 use crate::embedded::sessions::Sessions;
 use crate::state::History;
-use crate::{Event, KeyValue, LeaseId, Sealing, State};
+use crate::{Event, KeyValue, LeaseId, SEALED, Sealing, State};
 
 /// The longest item: a version with the largest key and value that fit into a request, or the members' sessions.
 /// Nothing that claims to be longer is read on.
 const MOST_ITEM: usize = 16 << 20;
 
-/// Reads an image of `length` bytes, and no byte more.
-pub fn read(source: impl Read, length: u64, sealing: &Sealing) -> Result<Image, ImageError> {
+/// Reads an image of `length` bytes, and no byte more. With `must_open` one with values that can't be opened is refused.
+pub fn read(source: impl Read, length: u64, sealing: &Sealing, must_open: bool) -> Result<Image, ImageError> {
     let left = length.checked_sub(CHECKSUM).ok_or(Malformed("a snapshot is cut off"))?;
-    let mut reader = Reader { source, left, window: Bytes::new(), checksum: crc32fast::Hasher::new() };
+    let (window, checksum) = (Bytes::new(), crc32fast::Hasher::new());
+    let mut reader = Reader { source, left, window, checksum, must_open };
     match reader.image(sealing) {
         Ok(image) => reader.check().map(|()| image),
         Err(ImageError::Malformed(problem)) => {
@@ -39,6 +40,7 @@ struct Reader<R> {
     /// What was read and not used yet.
     window: Bytes,
     checksum: crc32fast::Hasher,
+    must_open: bool,
 }
 
 impl<R: Read> Reader<R> {
@@ -73,6 +75,9 @@ impl<R: Read> Reader<R> {
         let mut versions: Vec<Arc<KeyValue>> = Vec::with_capacity(count.min(1024) as usize);
         for _ in 0..count {
             let mut version = sealing.opened(self.item(Decoder::key_value)?);
+            if self.must_open && version.value.bytes().starts_with(SEALED) {
+                return Err(Malformed("it holds values that this host has no key for").into());
+            }
             version.value = version.value.packed(None, versions.last().map(|before| &before.value));
             versions.push(Arc::new(version));
         }

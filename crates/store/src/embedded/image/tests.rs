@@ -67,6 +67,11 @@ fn what_is_to_be_sealed_lies_sealed_and_opens_for_who_can_open_it() {
         assert!(opened.events(Revision::ZERO).eq(old.events(Revision::ZERO)));
     };
     open(&sealed);
+    let sent = |sealing: &Sealing| Image::read_opened(&sealed[..], sealed.len() as u64, sealing).is_ok();
+    assert!(
+        sent(&sealing) && !sent(&Sealing::default()),
+        "from another member nobody takes what doesn't open"
+    );
     let kept = read(&sealed).unwrap();
     let value = kept.machine.state.get(b"/secret/a").unwrap().value.bytes();
     assert!(value.starts_with(SEALED), "who can't open it keeps it as it is");

@@ -29,7 +29,7 @@ impl Arriving {
     pub fn new(message: Message, length: u64, sealing: Sealing) -> Self {
         let (pieces, waiting) = mpsc::channel(WAITING);
         let source = Waiting { pieces: waiting, piece: Bytes::new() };
-        let read = move || Image::read_sealed(source, length, &sealing);
+        let read = move || Image::read_opened(source, length, &sealing);
         let reader = tasks::blocking(info_span!("read a snapshot"), read);
         Arriving { message, left: length, pieces, reader }
     }
