@@ -123,6 +123,10 @@ impl Audit {
                 findings.require(holds, field, what, "give it a time between them");
             }
         }
+        if let Some(age) = log.as_ref().and_then(|log| log.max_age) {
+            let instead = "give it a time such as 30days, or leave it out to keep them for ever";
+            findings.require(!age.is_zero(), "audit.log.maxAge", "no former log would be kept", instead);
+        }
     }
 }
 
@@ -146,7 +150,12 @@ mod tests {
         assert_eq!(again, audit);
         let (log, webhook) = (audit.log.clone().unwrap(), audit.webhook.clone().unwrap());
         assert_eq!((log.max_size, log.max_backups, log.max_age), (100, 10, None));
-        let log = AuditLog { file: "l".into(), max_size: 0, max_backups: MOST_BACKUPS + 1, ..log };
+        let log = AuditLog {
+            file: "l".into(),
+            max_size: 0,
+            max_backups: MOST_BACKUPS + 1,
+            max_age: Some(Duration::ZERO),
+        };
         let webhook = AuditWebhook { batch_max_size: 0, initial_backoff: Duration::ZERO, ..webhook };
         let wrong = Audit { policy_file: "p".into(), log: Some(log), webhook: Some(webhook) };
         let fields = [
@@ -156,6 +165,7 @@ mod tests {
             "audit.log.maxBackups",
             "audit.webhook.batchMaxSize",
             "audit.webhook.initialBackoff",
+            "audit.log.maxAge",
         ];
         assert_eq!(told(&wrong), fields);
         assert_eq!(told(&Audit { log: None, webhook: None, ..audit }), ["audit"]);
