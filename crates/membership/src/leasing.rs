@@ -75,6 +75,8 @@ impl Leasing {
             Some(_) => page.epoch(),
             None => memory.epoch.max(page.epoch()).saturating_add(1).max(least),
         };
+        // What goes on looking at the page may be of a former process, with other times.
+        page.set_held_for(terms.lease);
         let mut own = OwnLease::new(terms, name.clone(), incarnation, epoch);
         if let Some(until) = handed_on {
             own = own.handed_on(until);
@@ -340,8 +342,9 @@ mod tests {
     fn a_process_begins_with_a_later_epoch_than_its_former_ones() {
         let memory = Memory { epoch: 7, ..Memory::default() };
         let begun = |least, page: LeasePage| {
-            let (mut leasing, _seen) =
+            let (mut leasing, seen) =
                 Leasing::new(Terms::default(), "n1".into(), 1, least, memory.clone(), page);
+            assert_eq!(seen.page.held_for(), Some(Terms::default().lease));
             (leasing.own.epoch(), leasing.own.is_held(TICK))
         };
         assert_eq!(begun(1, page()), (8, false));

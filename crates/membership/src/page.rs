@@ -47,6 +47,7 @@ struct Fields {
     layout: AtomicU64,
     host: Line,
     leading: Line,
+    held_for: AtomicU64,
 }
 
 #[repr(C)]
@@ -159,6 +160,20 @@ impl LeasePage {
     /// For how long the lease holds from now on.
     pub fn remaining(&self) -> Duration {
         self.until().unwrap_or_default().saturating_sub(boottime())
+    }
+
+    /// How long the host's lease holds after a beat was sent, by the times of the process that says until when; nothing if it hasn't said so.
+    pub fn held_for(&self) -> Option<Duration> {
+        match self.all().held_for.load(Ordering::Acquire) {
+            0 => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    /// Says that, before the first time that it is about.
+    pub fn set_held_for(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.all().held_for.store(nanoseconds, Ordering::Release);
     }
 
     /// What is true from now on. Of one page there is one that says so.

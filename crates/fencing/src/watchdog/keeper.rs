@@ -94,6 +94,7 @@ fn be_keeper<D: Device>(arguments: &Arguments) -> io::Result<()> {
     say(&mut host, ARMED, device.timeout().as_millis())?;
     let mut host = Some(host);
     loop {
+        feeder.follow(page.held_for());
         let step = feeder.step(page.until(), || is_anything_left(&pods), boottime());
         if step.feeds {
             device.feed()?;

@@ -70,7 +70,10 @@ pub(super) struct Step {
 /// Decides when a device is fed.
 #[derive(Debug)]
 pub(super) struct Feeder {
+    /// By the times that this feeder was made for.
     lease: Duration,
+    /// By those of the process that says now until when the lease holds, if they are shorter.
+    lasts: Duration,
     slack: Duration,
     /// From one feed to the next.
     every: Duration,
@@ -81,7 +84,15 @@ impl Feeder {
     /// For a device with this timeout; nothing if it is too slow for these terms.
     pub(super) fn new(count: Count, timeout: Duration) -> Option<Self> {
         let slack = count.slack(timeout)?;
-        Some(Feeder { lease: count.terms.lease, slack, every: timeout / FEEDS, last: None })
+        let lease = count.terms.lease;
+        Some(Feeder { lease, lasts: lease, slack, every: timeout / FEEDS, last: None })
+    }
+
+    /// The lease lasts so long by the process that says until when; nothing if it hasn't said so. A feeder that has outlived its host's process may
+    /// serve one with other times. With shorter ones it would take every beat for an old one, and never feed; with longer ones it stays by its
+    /// own, as beats are as late as ever.
+    pub(super) fn follow(&mut self, held_for: Option<Duration>) {
+        self.lasts = held_for.map_or(self.lease, |held_for| held_for.min(self.lease));
     }
 
     /// `until` is when the host's lease ends; `is_left` whether something is left that must not run twice.
@@ -91,7 +102,7 @@ impl Feeder {
         is_left: impl FnOnce() -> bool,
         now: Boottime,
     ) -> Step {
-        let end = until.map(|until| until.saturating_sub(self.lease) + self.slack).filter(|end| now < *end);
+        let end = until.map(|until| until.saturating_sub(self.lasts) + self.slack).filter(|end| now < *end);
         let left = end.map(|end| end - now);
         let may = left.is_some() || !is_left();
         let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= self.every);
@@ -169,6 +180,18 @@ mod tests {
         // All stops in time.
         let last = last_fed(10 * second, 10 * second + ms(1550), 100 * second);
         assert!(last >= 100 * second - ms(180), "{last:?}");
+    }
+
+    #[test]
+    fn a_feeder_whose_host_was_given_other_times_goes_on_feeding_while_beats_are_acknowledged() {
+        let feeds = |held_for| {
+            let mut feeder = Feeder::new(count(60_000, 70_000), ms(33_000)).unwrap();
+            feeder.follow(held_for);
+            // A beat was acknowledged just now, and the lease holds for 1.5 s, or for two minutes.
+            let until = ms(200_000) + held_for.unwrap_or(ms(60_000));
+            feeder.step(Some(until), || true, ms(200_000)).feeds
+        };
+        assert!(feeds(None) && feeds(Some(ms(1500))) && feeds(Some(ms(60_000))) && feeds(Some(ms(120_000))));
     }
 
     #[test]
