@@ -134,6 +134,8 @@ pub(crate) async fn follow(
     let mut stands: Option<u64> = None;
     // This process was away for so long that another one may lead, without having heard of it yet.
     let mut doubtful = false;
+    // What a majority is asked about that, once for all news that come meanwhile.
+    let mut asked_who_leads: Option<BoxFuture<'static, bool>> = None;
     // Emptied before the address is given up, so that nobody hears a thing that is no longer true.
     let mut telling = JoinSet::new();
     let mut ended = false;
@@ -149,6 +151,10 @@ pub(crate) async fn follow(
             doubtful = true;
         }
         doubtful &= leads.is_some();
+        if !doubtful {
+            // An answer counts for the doubt that it was asked for.
+            asked_who_leads = None;
+        }
         let wanted = leads.filter(|_| !doubtful);
         let done = match wanted {
             _ if held == wanted && !misplaced => {
@@ -198,7 +204,7 @@ pub(crate) async fn follow(
             () = asked(&mut stop), if !ended => ended = true,
             () = sleep(AGAIN), if done.is_err() => {}
             () = beats(&page, held), if done.is_ok() => {}
-            leads = knows(&asks), if done.is_ok() && doubtful => doubtful = !leads,
+            leads = knows(&asks, &mut asked_who_leads), if done.is_ok() && doubtful => doubtful = !leads,
             // Somebody may have removed it; or it is here, and shouldn't be.
             () = holder.reason(), if done.is_ok() && !ended => {
                 let wanted = held.is_some();
@@ -226,13 +232,24 @@ async fn beats(page: &LeasePage, held: Option<u64>) {
     }
 }
 
-/// Whether it is known now who leads.
-async fn knows(asks: &(impl Fn() -> BoxFuture<'static, bool> + Send)) -> bool {
-    let answered = asks().await;
-    if !answered {
-        sleep(AGAIN).await;
-    }
-    answered
+/// Whether it is known now who leads. What was asked before goes on: news come many times while it is answered where many pods start.
+async fn knows(
+    asks: &(impl Fn() -> BoxFuture<'static, bool> + Send),
+    asked: &mut Option<BoxFuture<'static, bool>>,
+) -> bool {
+    let ask = || -> BoxFuture<'static, bool> {
+        let answer = asks();
+        Box::pin(async move {
+            let is_answered = answer.await;
+            if !is_answered {
+                sleep(AGAIN).await;
+            }
+            is_answered
+        })
+    };
+    let is_answered = asked.get_or_insert_with(ask).await;
+    *asked = None;
+    is_answered
 }
 
 /// Returns once it is to end, or nobody is left who could say so.

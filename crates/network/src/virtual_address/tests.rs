@@ -171,6 +171,35 @@ async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that
     assert!(page.ends(7).is_some());
 }
 
+#[tokio::test]
+async fn news_all_the_time_keeps_nobody_from_learning_that_it_leads() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 5));
+    let stop = Sender::new(false);
+    let page = page();
+    let asks = || -> BoxFuture<'static, bool> {
+        Box::pin(async {
+            sleep(BEAT).await;
+            true
+        })
+    };
+    tokio::spawn(follow(holder, page.clone(), || {}, asks, leadership.subscribe(), stop.subscribe()));
+    sees(&mut seen, Some(&entry)).await;
+    page.set(5, Some(boottime()));
+    sees(&mut seen, None).await;
+    let news = async {
+        while !leadership.is_closed() {
+            leadership.send_replace(leader(true, 5));
+            sleep(BEAT / 10).await;
+        }
+    };
+    tokio::select! {
+        () = sees(&mut seen, Some(&entry)) => {}
+        () = news => {}
+    }
+    assert_eq!(seen.borrow().as_ref(), Some(&entry));
+}
+
 /// Waits until `eth0` has the virtual address, or hasn't.
 async fn is_on_link(wanted: bool) {
     let looks = async {
