@@ -86,10 +86,8 @@ struct Work {
     written: BTreeMap<Ipv4Addr, Option<Revision>>,
     /// The link as it was last seen.
     link: Option<Link>,
-    /// Something was refused, by the kernel.
+    /// Something was refused by the kernel.
     is_left: bool,
-    /// Or by the API.
-    refused_writes: bool,
 }
 
 impl Driver {
@@ -104,16 +102,7 @@ impl Driver {
             info_span!("say which addresses are taken"),
             word.clone().keep(self.options.pool.clone()),
         );
-        let mut work = Work {
-            driver: self,
-            holding,
-            telling,
-            writing,
-            written,
-            link,
-            is_left: false,
-            refused_writes: false,
-        };
+        let mut work = Work { driver: self, holding, telling, writing, written, link, is_left: false };
         loop {
             match work.follow_history(&mut stop).await {
                 // The history was cut past what was seen: start from the newest state again.
@@ -146,7 +135,7 @@ impl Work {
         loop {
             self.act().await;
             let until_end = self.until_end();
-            let is_left = self.is_left || std::mem::take(&mut self.refused_writes);
+            let is_left = self.is_left;
             tokio::select! {
                 // A lease that is over comes first.
                 biased;
@@ -331,13 +320,16 @@ impl Work {
                     None
                 }
             };
+            if revision.is_none() {
+                // Until then this counts as being written: no news make it be tried again at once.
+                sleep(AGAIN).await;
+            }
             (address, revision)
         });
     }
 
     fn wrote(&mut self, written: Result<(Ipv4Addr, Option<Revision>), tokio::task::JoinError>) {
         let Ok((address, revision)) = written else { return };
-        self.refused_writes |= revision.is_none();
         let is_seen =
             |revision: Revision| self.holding.version(address).is_some_and(|known| known >= revision);
         match revision {
@@ -396,6 +388,8 @@ impl Work {
     /// Gives all up, and says so; first that no more is taken.
     async fn leave(mut self, word: &Word) {
         self.holding.leave();
+        // What was written and hasn't come back here won't any more: nobody follows the state.
+        self.written.retain(|_, until| until.is_none());
         let all = async {
             // What can't be said must not hold up what is to be given up.
             _ = timeout(WORD, word.say(&AddressPool::default())).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -160,6 +161,10 @@ struct Host {
 
 impl Host {
     fn start(api: &Api, place: Place, process: u64) -> Self {
+        Self::with(api, Arc::new(api.clone()), place, process)
+    }
+
+    fn with(api: &Api, writer: Arc<dyn Writer>, place: Place, process: u64) -> Self {
         let (lease, lease_seen) = watch::channel(Lease::Awaited(5));
         let page = LeasePage::create().unwrap();
         let (shown, epoch) = watch::channel(None);
@@ -167,7 +172,7 @@ impl Host {
             pool: AddressPool::new([(ADDRESS, ADDRESS)]),
             lease: lease_seen,
             process,
-            writer: Arc::new(api.clone()),
+            writer,
             epoch: shown,
         };
         let (holds, held) = watch::channel(BTreeSet::new());
@@ -288,4 +293,32 @@ async fn on_loopback_what_is_held_is_announced() {
     host.stop.send_replace(true);
     timeout(SOON, host.task).await.unwrap().unwrap();
     api.takes("").await;
+}
+
+/// An API that refuses what is written about addresses, and how often it did.
+struct Refusing(Arc<AtomicUsize>);
+
+impl Writer for Refusing {
+    fn write<'a>(&'a self, _: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
+        if matches!(&write, Write::Merge { subject, .. } if subject.kind == "Lease") {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Box::pin(async {
+            sleep(Duration::from_millis(1)).await;
+            Err(Status::unavailable("not now".to_owned()))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_api_refuses_is_tried_again_after_a_while_whatever_else_is_new() {
+    let (api, refused) = (Api(Arc::new(Memory::default())), Arc::new(AtomicUsize::new(0)));
+    api.create().await;
+    let host = Host::with(&api, Arc::new(Refusing(refused.clone())), Place::Switch, 9);
+    for _ in 0..100 {
+        host.hold(5, HOUR);
+        sleep(Duration::from_millis(10)).await;
+    }
+    let times = refused.load(Ordering::SeqCst);
+    assert!((3..=6).contains(&times), "{times} times within a second");
 }
