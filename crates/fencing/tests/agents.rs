@@ -87,6 +87,14 @@ async fn an_agent_that_fails_is_told_of_without_secrets() {
 }
 
 #[tokio::test]
+async fn of_a_line_whose_beginning_is_lost_nothing_is_told() {
+    // What is kept of it begins in the middle of the secret.
+    let machine = Machine::new("printf 'geheim%04093d\\n' 0 >&2; exit 1");
+    let problem = machine.agent.off().await.unwrap_err();
+    assert_eq!(problem.to_string(), "`off` failed");
+}
+
+#[tokio::test]
 async fn a_machine_that_is_still_on_or_can_t_be_asked_is_not_off() {
     for says in ["exit 0", "exit 1"] {
         let machine = Machine::new(&format!("[ $action = status ] && {says}; exit 0"));

@@ -137,8 +137,9 @@ impl Agent {
         let mut said = Vec::new();
         let ended = timeout(self.timeout, talk(&mut child, input, &mut said)).await;
         // Of a line whose beginning is lost nobody knows what is a secret.
-        if said.len() >= KEPT && !said.contains(&b'\n') {
-            said.clear();
+        if said.len() >= KEPT {
+            let rest = said.iter().position(|byte| *byte == b'\n').map_or(said.len(), |end| end + 1);
+            said.drain(..rest);
         }
         let text = String::from_utf8_lossy(&said);
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
