@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep};
 use tracing::info_span;
 
 use crate::netlink::Netlink;
@@ -101,11 +102,31 @@ fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
 
 /// Waits for a reason to look.
 pub(crate) async fn reason(changes: &mut watch::Receiver<u64>) {
-    // Without anybody who counts there are still the regular looks.
-    if let Ok(Err(_)) = timeout(EVERY, changes.changed()).await {
-        sleep(EVERY).await;
+    next_reason(changes, &mut Wait::default()).await;
+}
+
+/// How far a wait for a reason to look has come.
+#[derive(Debug, Default)]
+pub(crate) struct Wait {
+    /// Until the regular look.
+    regular: Option<Pin<Box<Sleep>>>,
+    /// Until all has happened that happens together.
+    together: Option<Pin<Box<Sleep>>>,
+}
+
+/// Waits for a reason to look. Who stops waiting since there is other news goes on with the same `wait` next time: such news may come all the
+/// time, and nothing that the kernel has told is lost by it.
+pub(crate) async fn next_reason(changes: &mut watch::Receiver<u64>, wait: &mut Wait) {
+    if wait.together.is_none() {
+        let regular = wait.regular.get_or_insert_with(|| Box::pin(sleep(EVERY)));
+        tokio::select! {
+            // Without anybody who counts there are still the regular looks.
+            Ok(()) = changes.changed() => {}
+            () = regular => {}
+        }
     }
-    sleep(TOGETHER).await;
+    wait.together.get_or_insert_with(|| Box::pin(sleep(TOGETHER))).await;
+    *wait = Wait::default();
     changes.mark_unchanged();
 }
 
@@ -149,5 +170,32 @@ pub(crate) async fn keep(
             netlink = anew;
         }
         refused = said;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Waits for a reason, and is called away every 5 ms.
+    async fn is_looked_within(time: Duration, changes: &mut watch::Receiver<u64>) -> bool {
+        let mut wait = Wait::default();
+        let looks = async {
+            while timeout(Duration::from_millis(5), next_reason(changes, &mut wait)).await.is_err() {}
+        };
+        timeout(time, looks).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_news_all_the_time_keeps_nobody_from_looking() {
+        let (counter, mut changes) = watch::channel(0);
+        counter.send_replace(1);
+        assert!(is_looked_within(TOGETHER * 2, &mut changes).await, "something happened");
+        assert!(!is_looked_within(TOGETHER * 2, &mut changes).await, "nothing did");
+        assert!(is_looked_within(EVERY + TOGETHER * 2, &mut changes).await, "it is time");
+        drop(counter);
+        assert!(is_looked_within(EVERY + TOGETHER * 2, &mut changes).await, "nobody counts any more");
     }
 }

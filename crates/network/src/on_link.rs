@@ -21,11 +21,12 @@ pub(crate) struct OnLink {
     link: String,
     /// Tells when to look whether addresses are where they should be.
     changes: watch::Receiver<u64>,
+    wait: keeper::Wait,
 }
 
 impl OnLink {
     pub fn new(netlink: Netlink, link: String, changes: watch::Receiver<u64>) -> Self {
-        OnLink { netlink, link, changes }
+        OnLink { netlink, link, changes, wait: keeper::Wait::default() }
     }
 
     /// The link as it is.
@@ -73,9 +74,9 @@ impl OnLink {
         }
     }
 
-    /// Waits for a reason to look at the addresses.
+    /// Waits for a reason to look at the addresses. Who stops waiting goes on where it was next time.
     pub async fn reason(&mut self) {
-        keeper::reason(&mut self.changes).await;
+        keeper::next_reason(&mut self.changes, &mut self.wait).await;
     }
 }
 
