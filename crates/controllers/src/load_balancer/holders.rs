@@ -3,8 +3,8 @@
 //! A host that holds an address keeps it for as long as it can. Where it can't, the host takes it that has fewest; where one has two more
 //! than another one, one address moves, and the next once that one is there. The leader only says who is to hold an address: the host that holds
 //! it gives it up by itself, and then the other one takes it. From a host that can't be asked it is taken once its lease is over by
-//! what the members say, and no earlier: then the host has given it up. Of a host without a Node nobody says anything: its lease is over when it
-//! must be, counted from when this leader missed the Node.
+//! what the members say, and no earlier: then the host has given it up. Of a host without a Node they say nothing, unless it is a member itself: its
+//! lease is over when it must be, counted from when this leader missed the Node and any word.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -136,7 +136,12 @@ impl Controller for Holders {
                 let is_holder =
                     |lease: &&AddressLease| lease.holder.as_ref().is_some_and(|holder| holder.host == name);
                 let is_missed = its.iter().any(is_holder) && has_no_node(view, name);
-                let (missed, notes) = missed_for(is_missed, moment);
+                // A member is heard without a Node, too, and may hold its lease by that.
+                let is_spoken_of = moment.ended.contains_key(name);
+                if is_missed && is_spoken_of {
+                    plan.again(view.fenced_after());
+                }
+                let (missed, notes) = missed_for(is_missed && !is_spoken_of, moment);
                 plan.notes = notes;
                 hosts.missed = missed.map(|missed| (name, missed));
                 let left = missed.map(|missed| view.fenced_after().saturating_sub(missed));

@@ -358,3 +358,28 @@ async fn a_host_whose_node_is_deleted_has_its_addresses_until_its_lease_must_be_
     cluster.rest().await;
     assert!(holder(&cluster).is_some_and(|other| other != host));
 }
+
+#[tokio::test]
+async fn a_member_whose_node_is_deleted_has_its_addresses_for_as_long_as_the_members_speak_of_it() {
+    let mut cluster = lending(1).await;
+    cluster.balance("web", json!({})).await;
+    cluster.rest().await;
+    let holder = |cluster: &Cluster| cluster.addresses().pop().unwrap().holder;
+    let held = holder(&cluster).unwrap();
+    let before = LeaseEnd { epoch: held.epoch - 1, is_back: true, since: cluster.now.instant };
+    cluster.ended.insert(held.host.clone(), before);
+    cluster.delete("v1", "Node", "", &held.host, Delete::default()).await;
+    for _ in 0..5 {
+        cluster.settle().await;
+        cluster.pass(Duration::from_secs(2));
+    }
+    cluster.settle().await;
+    assert_eq!(holder(&cluster).as_ref(), Some(&held), "it is heard, and may hold its lease");
+    // It is removed from the members, and nobody hears it any more.
+    cluster.ended.clear();
+    for is_held in [true, false] {
+        cluster.pass(Duration::from_secs(2));
+        cluster.settle().await;
+        assert_eq!(holder(&cluster).is_some(), is_held);
+    }
+}
