@@ -1,11 +1,12 @@
 //! A folder of backups, of which the newest are kept: who is the next, and who goes.
 //!
 //! What is there is known by its name alone, so that any host may go on where another one stopped, and a file that somebody put there under
-//! another name is never touched. Which is newer says the revision, which grows with the state; clocks may be set back.
+//! another name is never touched. Which is newer says the revision, which grows with the state; clocks may be set back. A revision that is
+//! smaller than one that is there is another state's: of a cluster that began anew, or with a backup.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,10 +65,12 @@ fn due_in(made: &[Made], every: SignedDuration, now: Timestamp) -> SignedDuratio
     (every - since).max(SignedDuration::ZERO)
 }
 
-/// Those that go, so that the newest stay.
-fn surplus(mut made: Vec<Made>, keep: usize) -> Vec<Made> {
+/// Those that go, so that the newest stay and `new` among them, which was just made. Those of a later revision than its own are another
+/// state's, which it doesn't replace.
+fn surplus(mut made: Vec<Made>, new: Made, keep: usize) -> Vec<Made> {
+    made.retain(|one| one.revision <= new.revision && *one != new);
     made.sort_unstable();
-    made.truncate(made.len().saturating_sub(keep));
+    made.truncate(made.len().saturating_sub(keep.saturating_sub(1)));
     made
 }
 
@@ -99,32 +102,49 @@ impl Series {
         }
     }
 
-    /// Makes one, unless another program has made one within `every`, and removes those that are too many. One program at a time does so.
+    /// Makes one, unless another program has made one within `every`, and removes those that are too many then. One program at a time does so.
     async fn make(
         &self,
         client: &impl Fn() -> anyhow::Result<Client>,
         every: Option<SignedDuration>,
     ) -> anyhow::Result<()> {
         let folder = self.folder.display();
-        let lock =
-            File::create(self.folder.join(LOCK)).with_context(|| format!("can't write into {folder}"))?;
+        let lock = self.open_lock().with_context(|| format!("can't write into {folder}"))?;
         lock.lock().with_context(|| format!("can't lock {folder}"))?;
         self.remove_unfinished()?;
         let is_due = match every {
             Some(every) => due_in(&self.made()?, every, now()).is_zero(),
             None => true,
         };
-        if is_due {
-            let (backup, new) = fetch(&client()?, &self.folder).await?;
-            let path = self.folder.join(Made { revision: backup.revision().0, at: now() }.name());
-            keep_as(new, &path)?;
-            tell(&path, &backup);
+        if !is_due {
+            return Ok(());
         }
-        for one in surplus(self.made()?, self.keep) {
+        let (backup, file) = fetch(&client()?, &self.folder).await?;
+        let new = Made { revision: backup.revision().0, at: now() };
+        let path = self.folder.join(new.name());
+        keep_as(file, &path)?;
+        tell(&path, &backup);
+        let made = self.made()?;
+        if let Some(later) = made.iter().filter(|one| one.revision > new.revision).max() {
+            say!(
+                "{folder} has backups of a later state, such as {}, which stay: were they another cluster's, or of before a restore? Move them away once nobody needs them",
+                later.name()
+            );
+        }
+        // Its name has whole seconds.
+        let new = Made::of(&new.name()).unwrap_or(new);
+        for one in surplus(made, new, self.keep) {
             let path = self.folder.join(one.name());
             fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Whatever has the lock's name in the folder is neither emptied nor, as a link, followed.
+    fn open_lock(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.open(self.folder.join(LOCK))
     }
 
     fn made(&self) -> io::Result<Vec<Made>> {
@@ -212,9 +232,22 @@ mod tests {
             made("2027-11-30T01:00:00Z", 3),
             made("2026-11-29T01:00:00Z", 9),
         ];
-        assert_eq!(surplus(all.to_vec(), 2), [all[1]]);
-        assert!(surplus(all.to_vec(), 3).is_empty());
-        assert_eq!(surplus(all.to_vec(), 1), [all[1], all[0]]);
+        let new = all[2];
+        assert_eq!(surplus(all.to_vec(), new, 2), [all[1]]);
+        assert!(surplus(all.to_vec(), new, 3).is_empty());
+        assert_eq!(surplus(all.to_vec(), new, 1), [all[1], all[0]]);
+    }
+
+    #[test]
+    fn one_of_a_state_that_began_anew_stays_and_so_do_those_of_the_former_state() {
+        let former = [made("2026-11-30T01:00:00Z", 1000), made("2026-11-30T02:00:00Z", 1001)];
+        let anew = [made("2026-12-01T01:00:00Z", 7), made("2026-12-01T02:00:00Z", 8)];
+        let all = [former, anew].concat();
+        assert!(surplus(all.clone(), anew[1], 2).is_empty());
+        assert_eq!(surplus(all, anew[1], 1), [anew[0]]);
+        // Of two of one revision, made in whatever order by the clock, that one stays which was made last.
+        let same = [made("2026-12-01T03:00:00Z", 8), anew[1]];
+        assert_eq!(surplus(same.to_vec(), anew[1], 1), [same[0]]);
     }
 
     #[test]
