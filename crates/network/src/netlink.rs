@@ -6,7 +6,9 @@ use futures::StreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 use tracing::info_span;
@@ -118,7 +120,8 @@ impl Netlink {
         }
     }
 
-    /// Takes away the routes to these networks and to parts of them, in whatever table they are.
+    /// Takes away the routes to these networks and to parts of them, in whatever table they are, that were set as [`Netlink::route`] and
+    /// [`Netlink::make_local`] do. Those of the kernel, which come and go with addresses, and of routing daemons are others'.
     pub async fn remove_routes(&self, networks: &[IpNet]) -> Result<(), Error> {
         let mut found = Vec::new();
         {
@@ -126,7 +129,8 @@ impl Netlink {
             let mut all = std::pin::pin!(all.execute());
             while let Some(route) = all.next().await {
                 let route = route.map_err(failed("list the routes"))?;
-                if destination(&route).is_some_and(|to| networks.iter().any(|net| net.contains(&to))) {
+                let is_in = |to: IpNet| networks.iter().any(|net| net.contains(&to));
+                if route.header.protocol == RouteProtocol::Static && destination(&route).is_some_and(is_in) {
                     found.push(route);
                 }
             }

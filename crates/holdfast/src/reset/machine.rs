@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
@@ -42,8 +43,16 @@ impl Process {
         let arguments = fs::read(folder.join("cmdline")).unwrap_or_default();
         let arguments = arguments.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
         let arguments: Vec<OsString> = arguments.collect();
-        let from = fs::read_link(folder.join("cwd")).unwrap_or_default();
-        config_of(&arguments).is_some_and(|named| from.join(named) == self.config)
+        let Some(named) = config_of(&arguments) else { return false };
+        let named = fs::read_link(folder.join("cwd")).unwrap_or_default().join(named);
+        // By whatever path it was named; and a program in a container means another file by the same one.
+        let there = folder.join("root").join(named.strip_prefix("/").unwrap_or(&named));
+        match (fs::metadata(&self.config), fs::metadata(there)) {
+            (Ok(own), Ok(its)) => (own.dev(), own.ino()) == (its.dev(), its.ino()),
+            (Ok(_), Err(why)) if why.kind() == io::ErrorKind::NotFound => false,
+            // It isn't ours to look at, or the file is gone: its name is all that is left.
+            _ => named == self.config,
+        }
     }
 
     /// Asks it to end, with its pods, and waits for that.
@@ -117,6 +126,12 @@ fn unmount_beneath(folder: &Path) -> anyhow::Result<()> {
         // Those of which others are part go after these.
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
         let Some(first) = mounts.first() else { return Ok(()) };
+        // Of a folder of the machine that is shown here with all that is mounted in it, the mounts may be shared: what is unmounted here
+        // would be unmounted there. What can't be set apart refuses the next step, or is no such thing.
+        for one in &mounts {
+            let none = None::<&str>;
+            let _ = mount(none, one, none, MsFlags::MS_PRIVATE, none);
+        }
         // Detached: what is still open there is nobody's business any more, as no pod runs.
         umount2(first, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).with_context(|| {
             format!("can't unmount {}; nothing in {} was removed", first.display(), folder.display())
@@ -165,6 +180,34 @@ mod tests {
             "holdfast check --config c",
         ] {
             assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_known_by_whatever_path_its_configuration_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("etc")).unwrap();
+        std::os::unix::fs::symlink(at("etc"), at("link")).unwrap();
+        for name in ["etc/config.yaml", "etc/other.yaml"] {
+            fs::write(at(name), "").unwrap();
+        }
+        // A program of this name, with these arguments, that reads what is never written: the shell takes the first for a script.
+        fs::write(at("host"), "echo; read -r line").unwrap();
+        let starts = |named: &str| {
+            let mut host = std::process::Command::new("/bin/sh");
+            std::os::unix::process::CommandExt::arg0(&mut host, "holdfast");
+            host.args(["host", "--config", named]).current_dir(dir.path());
+            host.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        for (named, is_known) in [("link/../etc/config.yaml", true), ("etc/other.yaml", false)] {
+            let mut host = starts(named);
+            io::Read::read_exact(host.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+            let pid = i32::try_from(host.id()).unwrap();
+            let found = hosts_of(&at("etc/config.yaml"));
+            assert_eq!(found.iter().any(|process| process.pid == pid), is_known, "{named}");
+            host.kill().unwrap();
+            host.wait().unwrap();
         }
     }
 
