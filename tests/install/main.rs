@@ -179,6 +179,13 @@ async fn three_machines(island: Island) {
     assert!(taken_back.values().any(|entry| entry.contains(&n1.key_hash())), "{taken_back:?}");
     anew.start();
     wait_for("three hosts again", || ready_nodes(&after, 3)).await;
+    wait_for("three members with the new one", || n2.voters(3)).await;
+    // The machine that was replaced comes home, and is cleared: its name is the other's, which stays.
+    late.takes_files_of(n1);
+    late.does(&["reset", "--yes"]);
+    assert!(!late.is_host());
+    assert!(n2.voters(3).await.is_some(), "n1 is the machine that took its place");
+    Api::<Node>::all(after.clone()).get("n1").await.unwrap();
     let _ = deployments.delete("web", &DeleteParams::default()).await;
 
     // All are off until after the end of their certificates.

@@ -8,8 +8,9 @@ use ::check::{CLUSTER_PATH, ClusterSays, HostAnswer};
 use anyhow::Context;
 use client::{Client, Kubeconfig};
 use config::HostConfig;
-use etcd::proto::{MemberListRequest, MemberRemoveRequest};
-use pki::{Authority, Trust};
+use etcd::proto::{MemberListRequest, MemberRemoveRequest, RangeRequest};
+use install::{REGISTER_KEY, Register};
+use pki::{Authority, Identity, Trust};
 use serde_json::json;
 
 use crate::tell::say;
@@ -22,8 +23,13 @@ const CHANGE: Duration = Duration::from_secs(15);
 /// What this host is to its cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// Nothing: it never took part, or is a member no more.
+    /// Nothing: it never took part, or another machine has its name.
     None,
+    /// A member no more, whose Node may be there still.
+    Former {
+        /// The members that answer.
+        others: Vec<IpAddr>,
+    },
     /// Its only member: the cluster ends with it.
     Last,
     /// One of several members.
@@ -53,7 +59,7 @@ impl Membership {
                 Err(error) => Err(error),
             };
             match answer.map(serde_json::from_value::<ClusterSays>) {
-                Ok(Ok(says)) => return Membership::of(&config.name, &says),
+                Ok(Ok(says)) => return Membership::of(&config.name, &says).of_this_machine(config).await,
                 Ok(Err(error)) => why = error.to_string(),
                 Err(error) => why = error.to_string(),
             }
@@ -80,24 +86,60 @@ impl Membership {
     /// What the host of this name is, as one of them told how all are.
     fn of(name: &str, says: &ClusterSays) -> Self {
         let members = says.members.as_deref().unwrap_or_default();
-        if !members.iter().any(|member| member.name == name) {
-            return Membership::None;
-        }
         let others: Vec<_> = members.iter().filter(|member| member.name != name).collect();
+        let answers = |name: &str| matches!(says.hosts.get(name), Some(HostAnswer::Says(_)));
+        if !members.iter().any(|member| member.name == name) {
+            let answering = others.into_iter().filter(|member| answers(&member.name));
+            return Membership::Former { others: answering.map(|member| member.address).collect() };
+        }
         if others.is_empty() {
             return Membership::Last;
         }
-        let answers = |name: &str| matches!(says.hosts.get(name), Some(HostAnswer::Says(_)));
         // Those that don't vote yet have no part in a majority.
         let voters: Vec<_> = others.into_iter().filter(|member| !member.is_learner).collect();
         let answering = voters.iter().filter(|member| answers(&member.name)).map(|member| member.address);
         Membership::Member { others: answering.collect(), of: voters.len() }
     }
 
+    /// The same, unless the host's name is another machine's by now, which took its place: that one stays what it is.
+    async fn of_this_machine(self, config: &HostConfig) -> Self {
+        let others = match &self {
+            Membership::Member { others, .. } | Membership::Former { others } if !others.is_empty() => others,
+            _ => return self,
+        };
+        let told = match tokio::time::timeout(ANSWER, is_anothers(config, others)).await {
+            Ok(told) => told,
+            Err(_) => Err(anyhow::anyhow!("the members don't answer")),
+        };
+        match told {
+            Ok(false) => self,
+            Ok(true) => {
+                say!(
+                    "{} is another machine's name now: that machine stays a host of the cluster",
+                    config.name
+                );
+                Membership::None
+            }
+            // Its keys went already: an interrupted reset is finished.
+            Err(why) if matches!(self, Membership::Former { .. }) => {
+                say!(
+                    "if {} was this machine to the last, delete its Node: kubectl delete node {} ({why:#})",
+                    config.name,
+                    config.name
+                );
+                Membership::None
+            }
+            Err(why) => Membership::Unknown(format!(
+                "nobody tells which machine has the name {} now ({why:#})",
+                config.name
+            )),
+        }
+    }
+
     /// Why the host should stay; nothing if it may go.
     pub fn against(&self) -> Option<String> {
         match self {
-            Membership::None | Membership::Last => None,
+            Membership::None | Membership::Former { .. } | Membership::Last => None,
             Membership::Member { others, of } => (others.len() <= of / 2).then(|| {
                 format!(
                     "of the {of} other members {} answer: without this host the cluster stops",
@@ -114,6 +156,7 @@ impl Membership {
     pub fn goes(&self) -> Option<&'static str> {
         match self {
             Membership::None => None,
+            Membership::Former { .. } => Some("its Node, if that is there: this host is a member no more"),
             Membership::Last => Some("all of it: this host is its only member, and no other has its state"),
             Membership::Member { .. } => Some("this host as a member of the store, and its Node"),
             Membership::Unknown(_) => Some("nobody knows: it can't be asked"),
@@ -122,7 +165,17 @@ impl Membership {
 
     /// Takes the host out of the store's members, where others remain that can.
     pub async fn leave(&self, config: &HostConfig) -> anyhow::Result<()> {
-        let Membership::Member { others, .. } = self else { return Ok(()) };
+        let others = match self {
+            Membership::Member { others, .. } => others,
+            Membership::Unknown(_) => {
+                say!(
+                    "{} may stay a member of the store, and its Node: look on another host (holdfast status), and remove them there",
+                    config.name
+                );
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         if self.against().is_some() {
             say!("{} stays a member of the store: the others can't remove it", config.name);
             return Ok(());
@@ -141,7 +194,7 @@ impl Membership {
 
     /// Deletes the host's Node, by the others. What doesn't succeed is said.
     pub async fn delete_node(&self, config: &HostConfig, kubeconfig: &Path) {
-        let Membership::Member { others, .. } = self else { return };
+        let (Membership::Member { others, .. } | Membership::Former { others }) = self else { return };
         let mut said = "no other host answers".to_owned();
         for other in others {
             let at = SocketAddr::new(*other, config.ports.api);
@@ -163,13 +216,32 @@ impl Membership {
     }
 }
 
+/// The members' stores, as an administrator asks them.
 #[allow(clippy::disallowed_methods, reason = "the program: a certificate is valid from now on")]
-async fn remove_member(config: &HostConfig, others: &[IpAddr]) -> anyhow::Result<()> {
+fn stores(config: &HostConfig, of: &[IpAddr]) -> anyhow::Result<etcd::Client> {
     let admin = Authority::load(&config.pki_dir)?.admin_identity(SystemTime::now())?;
     let tls = admin.client_config(&Trust::load(&config.pki_dir)?, &[b"h2"])?;
-    let doors = others.iter().map(|other| format!("https://{}", SocketAddr::new(*other, config.ports.etcd)));
+    let doors = of.iter().map(|member| format!("https://{}", SocketAddr::new(*member, config.ports.etcd)));
     let doors = doors.map(|door| door.parse()).collect::<Result<Vec<http::Uri>, _>>()?;
-    let client = etcd::Client::new(doors, Some(tls));
+    Ok(etcd::Client::new(doors, Some(tls)))
+}
+
+/// Whether the host's name is noted for the key of another machine.
+async fn is_anothers(config: &HostConfig, others: &[IpAddr]) -> anyhow::Result<bool> {
+    let own = Identity::load(&config.pki_dir, &config.name)?.key_hash()?.to_string();
+    let question = RangeRequest { key: REGISTER_KEY.into(), ..RangeRequest::default() };
+    let found = stores(config, others)?.range(question).await?;
+    let register = Register::read(found.kvs.first().map(|kv| &kv.value[..]));
+    Ok(register.0.get(&config.name).is_some_and(|noted| is_of_another(&noted.key, &own)))
+}
+
+/// Hosts that were noted by former versions have no key there.
+fn is_of_another(noted: &str, own: &str) -> bool {
+    !noted.is_empty() && noted != own
+}
+
+async fn remove_member(config: &HostConfig, others: &[IpAddr]) -> anyhow::Result<()> {
+    let client = stores(config, others)?;
     let members = client.members(MemberListRequest::default()).await?.members;
     // It may be gone already: an interrupted reset is finished.
     let Some(own) = members.into_iter().find(|member| member.name == config.name) else { return Ok(()) };
@@ -216,8 +288,12 @@ mod tests {
             let why = of(members, answering).against().unwrap();
             assert!(why.contains("without this host the cluster stops"), "{why}");
         }
+        for (noted, is_of_another) in [("sha256:1", false), ("sha256:2", true), ("", false)] {
+            assert_eq!(super::is_of_another(noted, "sha256:1"), is_of_another, "{noted}");
+        }
         assert_eq!(of("n1", "n1"), Membership::Last);
-        assert_eq!(of("n2 n3", "n2 n3"), Membership::None);
+        let Membership::Former { others } = of("n2 n3", "n2") else { panic!("it is a member no more") };
+        assert_eq!(others.len(), 1, "who answers");
         assert!(Membership::Unknown("it is so".into()).against().unwrap().contains("it is so"));
         assert_eq!(Membership::without_configuration(false), Membership::None);
     }

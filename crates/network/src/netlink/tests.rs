@@ -120,3 +120,29 @@ fn neighbours_are_told_in_both_forms() {
         panic!("not heard: {missing:02x?}");
     });
 }
+
+#[test]
+fn routes_that_others_have_in_the_ranges_stay() {
+    if !testing::has("ip") {
+        return;
+    }
+    in_namespace("routes_that_others_have_in_the_ranges_stay", || async {
+        let netlink = Netlink::open().unwrap();
+        pair(&netlink).await;
+        let loopback = netlink.loopback().await.unwrap();
+        let (pods, services) = ("10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
+        netlink.make_local(services, loopback).await.unwrap();
+        netlink.route("10.244.2.0/24".parse().unwrap(), [10, 73, 0, 2].into()).await.unwrap();
+        ip("address add 10.244.9.1/24 dev far");
+        ip("route add 10.244.8.0/24 dev far proto 12");
+        let routes = || ip("-4 route show table all");
+        let before = routes();
+        assert!(before.contains("10.96.0.0/16") && before.contains("10.244.2.0/24"), "{before}");
+        netlink.remove_routes(&[pods, services]).await.unwrap();
+        let after = routes();
+        assert!(!after.contains("10.96.0.0/16") && !after.contains("10.244.2.0/24"), "{after}");
+        for others in ["10.244.8.0/24", "10.244.9.0/24", "local 10.244.9.1"] {
+            assert!(after.contains(others), "{others}: {after}");
+        }
+    });
+}
