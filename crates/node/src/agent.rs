@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::container::cgroup::{self, Cgroups};
 use crate::csi_volumes::{CsiVolumes, NodeVolumes};
 use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
-use crate::foreign::{ForeignRuntime, Offer, end_former, keep};
+use crate::foreign::{ForeignRuntime, Offer, end_former, keep, noted};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
@@ -163,9 +163,9 @@ pub async fn end_former_pods(
 }
 
 /// Ends all pods of a host that runs no more and isn't to run again, also those in a runtime of others, and removes their cgroups: by its
-/// [`Options::data_dir`], [`Options::cgroups`] and [`Options::name`].
-pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) {
-    let Ok(data) = data_dir.canonicalize() else { return };
+/// [`Options::data_dir`], [`Options::cgroups`] and [`Options::name`]. The runtimes of others in which some may run on, as these didn't end them.
+pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) -> Vec<String> {
+    let Ok(data) = data_dir.canonicalize() else { return Vec::new() };
     let folders = Folders::new(data.clone());
     end_former(&folders.foreign(), None).await;
     end_all(folders.pods()).await;
@@ -178,6 +178,7 @@ pub async fn end_all_pods(data_dir: &Path, roots: &[PathBuf], name: &str) {
         cgroups.close();
     }
     cgroup::remove_ours(roots);
+    noted(&folders.foreign())
 }
 
 /// Returns once nothing is left of the pods that stop with this host's lease, which is over: then the next epoch may begin. `data_dir` is

@@ -153,7 +153,15 @@ impl Remains {
         }
         if let Some(config) = &self.config {
             membership.delete_node(config, &self.layout.kubeconfig()).await;
-            node::end_all_pods(&node_dir(config), &node::cgroup_roots(), &config.name).await;
+            let left = node::end_all_pods(&node_dir(config), &node::cgroup_roots(), &config.name).await;
+            if !left.is_empty() {
+                let why = format!(
+                    "pods of this host may run on in {}, which didn't end them: see to it that it runs, and repeat this",
+                    left.join(" and ")
+                );
+                anyhow::ensure!(is_forced, "{why}; their files stay (--force removes them all the same)");
+                say!("{why}: it is forced");
+            }
             if let NetConfig::Netns { link } = &config.net {
                 clear_network(config, link).await?;
             }

@@ -76,6 +76,11 @@ pub(super) fn note_network(file: &Path, endpoint: &Endpoint, node: &str, places:
     write(file, &all)
 }
 
+/// The runtimes that a file names, in which pods of this host may be.
+pub(crate) fn noted(file: &Path) -> Vec<String> {
+    read(file).into_iter().map(|kept| kept.endpoint).collect()
+}
+
 /// Ends the pods in the runtimes that a file names, but for this one, and forgets those then.
 pub(crate) async fn end_former(file: &Path, now: Option<&Endpoint>) {
     let all = read(file);

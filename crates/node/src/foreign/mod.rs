@@ -22,7 +22,7 @@ use cri::messages::{ContainerConfig, IdMapping, PodSandboxConfig};
 
 pub use cni::{CNI_PLUGIN, run_cni_plugin};
 pub(crate) use features::ELSEWHERE;
-pub(crate) use former::{end_former, keep};
+pub(crate) use former::{end_former, keep, noted};
 pub(crate) use offer::Offer;
 pub(crate) use resources::resources;
 pub(crate) use runtime::ForeignRuntime;

@@ -334,7 +334,9 @@ async fn what_a_former_runtime_has_is_ended_once() {
     super::keep(&file, &endpoint, "n1-x").unwrap();
     super::end_former(&file, Some(&endpoint)).await;
     assert!(fake.lock().unwrap().asked.is_empty() && file.exists(), "it is this host's still");
+    assert_eq!(super::noted(&file), [endpoint.to_string()]);
     super::end_former(&file, None).await;
+    assert!(super::noted(&file).is_empty());
     assert_eq!(fake.lock().unwrap().asked, ["StopPodSandbox", "RemovePodSandbox"]);
     super::end_former(&file, None).await;
     assert_eq!(fake.lock().unwrap().asked.len(), 2, "it is asked no more");
