@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -52,6 +52,15 @@ pub fn begin_first(mut backup: Backup, config: &HostConfig) -> anyhow::Result<(u
         "a backup's Services keep the last two numbers of their addresses: give a network of 16 bits by --service-cidr, not {}",
         config.service_cidr
     );
+    // What is made beside its place can't be moved onto a disk.
+    let parent = config.data_dir.parent().unwrap_or(Path::new("/"));
+    let disk = |folder: &Path| fs::metadata(folder).ok().map(|about| about.dev());
+    anyhow::ensure!(
+        disk(&config.data_dir).is_none_or(|own| disk(parent) == Some(own)),
+        "{} is a disk's own place, onto which a backup can't be moved: mount the disk at {} instead",
+        config.data_dir.display(),
+        parent.display()
+    );
     let all = backup.keys().len();
     let place = Destination { hosts: BTreeSet::new(), services };
     fit(&mut backup, &place);
@@ -74,7 +83,6 @@ pub fn begin_first(mut backup: Backup, config: &HostConfig) -> anyhow::Result<(u
     member.begin_with(state)?;
     fs::rename(&building, &config.data_dir)
         .with_context(|| format!("can't write {}", config.data_dir.display()))?;
-    let parent = config.data_dir.parent().unwrap_or(Path::new("/"));
     fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
     Ok((kept, all))
 }
