@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
+use config::{HostConfig, Shutdown};
 
 use crate::ground::program;
 use crate::install::Folders;
-use crate::tell::show;
+use crate::tell::{say, show};
 
 /// The unit as packages have it.
 const PACKAGED: &str = include_str!("../systemd/holdfast.service");
@@ -16,6 +17,10 @@ const NAME: &str = "holdfast.service";
 /// What stands in [`PACKAGED`] for the paths of a package.
 const PROGRAM: &str = "ExecStart=/usr/bin/holdfast ";
 const CONFIG_FILE: &str = "/etc/holdfast/config.yaml";
+const STOP: &str = "TimeoutStopSec=90s\n";
+/// How many seconds a host may take to end there at least, and how many are to spare beyond what its pods may take.
+const SHORTEST_STOP: u64 = 90;
+const TO_SPARE: u64 = 10;
 const MOUNTS: &str = "RequiresMountsFor=/etc/holdfast /var/lib/holdfast\n";
 /// Where units lie that a package brought, as seen from the machine's root.
 const OF_PACKAGES: [&str; 2] = ["usr/lib/systemd/system", "lib/systemd/system"];
@@ -48,8 +53,20 @@ fn text(program: &Path, folders: &Folders) -> anyhow::Result<String> {
     let (config, data, file) = (plain(&config)?, plain(&data)?, plain(&file)?);
     Ok(PACKAGED
         .replace(MOUNTS, &format!("RequiresMountsFor={config} {data}\n"))
+        .replace(STOP, &format!("TimeoutStopSec={}s\n", stop_seconds_of(Path::new(file))))
         .replace(CONFIG_FILE, file)
         .replace(PROGRAM, &format!("ExecStart={program} ")))
+}
+
+/// How many seconds systemd has to wait for the end of the host with this configuration, which may not be there yet.
+fn stop_seconds_of(config_file: &Path) -> u64 {
+    HostConfig::load(config_file).map_or(SHORTEST_STOP, |config| stop_seconds(&config.shutdown))
+}
+
+/// The same: longer than its pods may take all together.
+fn stop_seconds(shutdown: &Shutdown) -> u64 {
+    let pods: u64 = shutdown.groups().iter().map(|group| group.grace_period.as_secs()).sum();
+    SHORTEST_STOP.max(pods.saturating_add(TO_SPARE))
 }
 
 /// A path that systemd reads as it stands there.
@@ -89,6 +106,14 @@ impl Systemd {
             let text = text(&program()?, folders)?;
             fs::write(&own, text)
                 .with_context(|| format!("can't write {}; run this as root", own.display()))?;
+        } else {
+            let (config, _) = folders.absolute()?;
+            let needed = stop_seconds_of(&config.join("config.yaml"));
+            if needed > SHORTEST_STOP {
+                say!(
+                    "the unit {NAME} that is there has to let pods end for as long as `shutdown` says: by `systemctl edit {NAME}`, a section [Service] with TimeoutStopSec={needed}s"
+                );
+            }
         }
         self.does(&["daemon-reload"])?;
         self.does(&["enable", "--now", NAME])
@@ -169,6 +194,16 @@ mod tests {
         let told = text(Path::new("/opt/holdfast"), &Folders::usual()).unwrap();
         let limits: Vec<&str> = told.lines().filter(|line| line.starts_with("LimitCORE=")).collect();
         assert_eq!(limits, ["LimitCORE=0:infinity"], "keys are in its memory; pods may raise theirs");
+    }
+
+    #[test]
+    fn systemd_waits_for_as_long_as_pods_may_take() {
+        assert!(PACKAGED.contains(STOP) && STOP.contains(&SHORTEST_STOP.to_string()));
+        for (grace, expected) in [("2s", 90), ("80s", 90), ("10m", 610)] {
+            let said = serde_json::json!({"gracePeriod": grace});
+            let shutdown: Shutdown = serde_json::from_value(said).unwrap();
+            assert_eq!(stop_seconds(&shutdown), expected, "{grace}");
+        }
     }
 
     #[test]
