@@ -129,11 +129,11 @@ mod tests {
         let book = TokenBook::default();
         let (api, vault) = ((String::new(), 1000), ("vault".to_owned(), DEFAULT_SECONDS));
         assert_eq!(book.due(&pod, Duration::ZERO), [api.clone(), vault.clone()]);
-        book.put(&pod, api.clone(), "one".into(), Duration::ZERO);
+        book.put(&pod, api.clone(), "a-secret".into(), Duration::ZERO);
         assert_eq!(book.due(&pod, Duration::from_secs(799)), std::slice::from_ref(&vault));
         assert_eq!(book.due(&pod, Duration::from_secs(800)), [api.clone(), vault]);
-        assert!(!format!("{book:?}").contains("one"), "{book:?}");
-        assert_eq!(book.of(&pod), BTreeMap::from([(api, "one".to_owned())]));
+        assert!(!format!("{book:?}").contains("a-secret"), "{book:?}");
+        assert_eq!(book.of(&pod), BTreeMap::from([(api, "a-secret".to_owned())]));
         book.forget(&pod);
         assert!(book.of(&pod).is_empty());
     }

@@ -47,12 +47,12 @@ fn what_is_wrong_with_a_running_host_is_found() {
             (
                 |f| certificate(f).until = f_now() - Duration::from_secs(1),
                 "fault ends: n1.crt is over",
-                "new one",
+                "renews its own",
             ),
             (
                 |f| certificate(f).until = f_now() + Duration::from_secs(9 * DAY),
                 "warning ends: n1.crt ends in 9 days",
-                "new one",
+                "renews its own",
             ),
             (
                 |f| certificate(f).is_valid = Some(false),
