@@ -117,7 +117,8 @@ impl Hierarchy {
 
     /// Where the cgroup of a pod lies, if it is there.
     pub(super) fn path(&self, uid: &str) -> io::Result<PathBuf> {
-        fs::read_link(format!("/proc/self/fd/{}", self.find(uid, None)?.as_raw_fd()))
+        let pod = self.find(uid, None)?;
+        fs::read_link(format!("/proc/self/fd/{}", pod.as_raw_fd()))
     }
 
     /// Whether a folder is in it.
