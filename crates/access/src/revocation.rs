@@ -181,9 +181,13 @@ impl Revocations {
     /// Follows the store until it ends: what is taken back counts also where nobody asks.
     pub async fn keep(&self, store: &dyn Store) {
         let mut states = store.states();
-        while states.changed().await.is_ok() {
+        loop {
+            // As it is at first, too: something may have been taken back since this was made.
             let state: Arc<State> = states.borrow_and_update().clone();
             self.list.get(&state, |list| self.tell(list));
+            if states.changed().await.is_err() {
+                return;
+            }
         }
     }
 
