@@ -1,4 +1,4 @@
-//! `/metrics`: what is told, what the page about it says, and what the dashboard asks for are the same names.
+//! `/metrics`: what a host serves, what the page about it says, and what the dashboard asks for have the same names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,7 +85,7 @@ async fn what_is_told_is_explained_and_what_the_dashboard_asks_for_is_told() {
                 told.get(whole).is_some_and(|kind| matches!(kind.as_str(), "histogram" | "summary"))
             };
             let is_told = told.contains_key(&name) || parts.any(is_part);
-            assert!(is_told, "{name} in {expression} is told by nobody");
+            assert!(is_told, "no host serves {name} in {expression}");
         }
     }
 }

@@ -160,7 +160,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// As of a state. `keys` is told of each change.
+    /// As of a state. `keys` hears of each change.
     pub fn new(keys: RevokedKeys, state: &State) -> Self {
         let list = Followed::new(KEY, RevocationList::of, state);
         let revocations = Revocations { list, keys, changes: watch::Sender::default() };

@@ -1,4 +1,4 @@
-//! Who decides what is told, and passes it on.
+//! Decides what is recorded, and passes it on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,14 +39,14 @@ impl Auditor {
         Auditor { policy, sinks, events, levels: Default::default(), kept }
     }
 
-    /// Whether there is room for so many bytes more of objects that are still to be told. If so they count until they are
+    /// Whether there is room for this many more bytes of objects that wait to be recorded. If so they count until they are
     /// [forgotten](Self::forget).
     pub fn keep(&self, bytes: usize) -> bool {
         let fits = |kept: usize| kept.checked_add(bytes).filter(|kept| *kept <= MOST_KEPT);
         self.kept.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
     }
 
-    /// So many bytes that counted aren't kept any more.
+    /// This many bytes that counted aren't kept any more.
     pub fn forget(&self, bytes: usize) {
         self.kept.fetch_sub(bytes, Ordering::AcqRel);
     }

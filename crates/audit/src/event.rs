@@ -1,4 +1,4 @@
-//! What is told of a request.
+//! What is recorded of a request.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{Level, Stage};
 pub struct Event {
     #[serde(flatten)]
     kind: Kind,
-    /// How much is told.
+    /// How much is recorded.
     pub level: Level,
     /// What all events of one request have in common, and its answer in the header `Audit-Id`.
     #[serde(rename = "auditID")]

@@ -1,8 +1,8 @@
-//! How much is told, and when.
+//! How much is recorded, and when.
 
 use serde::{Deserialize, Serialize};
 
-/// How much of a request is told; each level has what those before it have.
+/// How much of a request is recorded; each level has what those before it have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// Nothing.

@@ -79,7 +79,7 @@ pub struct Policy {
 pub struct Decision {
     /// How much it wants to know.
     pub level: Level,
-    /// Whether objects are told without their managed fields.
+    /// Whether objects are recorded without their managed fields.
     pub omit_managed_fields: bool,
     omitted: Vec<Stage>,
 }

@@ -174,7 +174,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// A host that was made so many days ago, in the folder of its configuration.
+    /// A host that was made this many days ago, in the folder of its configuration.
     fn host(folder: &Path, now: SystemTime, days: u32) -> HostConfig {
         let then = now - days * TIME;
         let plain = json!({

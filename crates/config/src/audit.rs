@@ -1,4 +1,4 @@
-//! Who is told what requests did.
+//! Where the audit records what requests did.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LARGEST_BATCH: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Audit {
-    /// A `Policy` of `audit.k8s.io/v1`: of which requests who is told how much.
+    /// A `Policy` of `audit.k8s.io/v1`: which requests are recorded, and how much of each.
     pub policy_file: PathBuf,
     /// Events as lines of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +101,7 @@ impl Audit {
         findings.require(
             log.is_some() || webhook.is_some(),
             "audit",
-            "nobody is told anything",
+            "nothing is recorded",
             "add log, webhook, or both; or leave it out",
         );
         let mut within = |field: &str, value: u64, most: u64| {

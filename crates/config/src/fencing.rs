@@ -41,10 +41,10 @@ pub struct Fencing {
 pub struct FenceAgent {
     /// The program, such as `/usr/sbin/fence_ipmilan`.
     pub program: PathBuf,
-    /// What it is told, besides what to do.
+    /// Its parameters, besides what to do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
-    /// The file with what else it is told and nobody may read: lines like `password=...`.
+    /// The file with its secret parameters: lines like `password=...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_file: Option<PathBuf>,
     /// What becomes of the machine.
@@ -166,7 +166,7 @@ impl FenceAgent {
             findings.require(
                 !name.is_empty() && name.bytes().all(is_word) && name != "action",
                 &field,
-                "no agent can be told that",
+                "no agent takes that as a parameter",
                 "use the names that the agent's manual has; what it does is for the host to say",
             );
             findings.require(

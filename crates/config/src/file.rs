@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_that_the_file_of_defaults_tells() {
         let told: Value = values::from_yaml(DEFAULTS.as_bytes()).unwrap();
-        // Each of them is told; of the others, `install` reads the file as settings.
+        // The file names each of them; `install` reads the others from it as settings.
         assert_eq!(told["ports"], json!(Ports::default()));
         assert_eq!(told["timeouts"], json!(Timeouts::default()));
         assert_eq!(told["eviction"]["hard"], json!(Eviction::default().hard));

@@ -61,7 +61,7 @@ pub struct HostConfig {
     /// How the host's pods end as it shuts down.
     #[serde(default, skip_serializing_if = "Shutdown::is_default")]
     pub shutdown: Shutdown,
-    /// Who is told what requests did. None where nobody is.
+    /// Where the audit records what requests did. None without an audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.

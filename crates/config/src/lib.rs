@@ -1,6 +1,6 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
 //! its folders, its ports and its timeouts, whom it asks for names, when its pods are evicted, how they end as it shuts
-//! down, who is told what requests did, and how its cluster places pods.
+//! down, where it records what requests did, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of its settings is as

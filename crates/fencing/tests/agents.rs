@@ -13,7 +13,7 @@ use fencing::{Agent, Problem};
 
 /// Long enough for any machine.
 const SOON: Duration = Duration::from_secs(20);
-/// Reads what it is told as agents do, and keeps it.
+/// Reads its parameters as agents do, and keeps them.
 const READ: &str = r#"
     while IFS= read -r line; do
         echo "$line" >> "$0.told"

@@ -169,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (config, layout) = host_that_was_off(folder.path());
         let (pki, name, now) = (&config.pki_dir, config.name.as_str(), now());
-        // Nothing can be written here, whoever one is.
+        // Nobody can write here, not even root.
         let in_the_way = pki.join(format!("{name}.key.new"));
         std::fs::create_dir(&in_the_way).unwrap();
         let until = |identity: Identity| identity.validity().unwrap().until;

@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// An agent that writes down what it was told to do, and says so when it is asked.
+    /// An agent that writes down what it was asked to do, and reports it when asked.
     const GOOD: &str = r#"
         while IFS='=' read -r name value; do case $name in action) action=$value;; file) file=$value;; esac; done
         case $action in

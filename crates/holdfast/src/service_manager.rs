@@ -12,7 +12,7 @@ use std::time::Duration;
 /// How often what must arrive is sent to a manager that is busy, and the pause in between.
 const TRIES: usize = 50;
 const PAUSE: Duration = Duration::from_millis(100);
-/// A sign of life is sent at least so many times in the time for which the manager waits for one: an answer of the host may take as long as
+/// How many signs of life are sent at least in the time for which the manager waits for one: an answer of the host may take as long as
 /// the pause before its question did.
 const SIGNS: u128 = 4;
 

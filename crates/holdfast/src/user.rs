@@ -224,7 +224,7 @@ async fn revoke(client: &Client, user: &str) -> anyhow::Result<()> {
         "{user} is the administrators' of all hosts, or a part of the cluster: what was taken back from it would be from all hosts at once. \
          A machine is taken back by letting another take its place (`holdfast token create --replace`)"
     );
-    // The server's time. Certificates are made by the clock of whoever signs, which may be ahead of it: one that we know of counts as well.
+    // The server's time. Certificates are made by the signer's clock, which may be ahead of it: one that we know of counts as well.
     let now = server_time(client).await?;
     let known = users(&list_object(client).await?).into_iter().filter(|known| known.user == user);
     let before = known.map(|known| known.from).fold(now, Timestamp::max);

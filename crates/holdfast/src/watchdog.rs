@@ -2,7 +2,7 @@
 //!
 //! The store and the heartbeats have threads of their own and would go on without them: the host would be a leader that
 //! holds the virtual address and answers nobody, and nobody would miss it. So it gives both up and ends, and whatever
-//! started it starts it again. And who watches the watchman? The manager of services that started the process, where one did: it is told of
+//! started it starts it again. And who watches the watchman? The manager of services that started the process, where one did: it hears of
 //! the answers, and what hears of none kills the process.
 
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn misses(timeouts: &config::Watchdog) -> u32 {
     u32::try_from(misses).unwrap_or(u32::MAX).max(1)
 }
 
-/// Returns once `misses` questions in a row were not answered; each answer is told to `answered`.
+/// Returns once `misses` questions in a row were not answered; each answer goes to `answered`.
 async fn unanswered(answering: &Handle, ask: Duration, misses: u32, mut answered: impl FnMut()) {
     let mut missed = 0;
     while missed < misses {

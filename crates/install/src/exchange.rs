@@ -85,7 +85,7 @@ pub struct Keys {
 }
 
 impl Shared {
-    /// What a host's configuration says for all hosts. Who is told what requests did (by files of that host), the file with the keys
+    /// What a host's configuration says for all hosts. Where the audit records what requests did (by files of that host), the file with the keys
     /// of what is encrypted, the file about registries, the folder of static pods and the runtime of others are that host's
     /// alone.
     pub fn of(config: &HostConfig) -> Self {

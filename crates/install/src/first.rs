@@ -82,7 +82,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         registries_file: settings.registries_file,
         static_pods: settings.static_pods,
         runtime: settings.runtime,
-        // What resets a machine is for whoever knows the machine to name.
+        // Only somebody who knows the machine can name what resets it.
         fencing: Default::default(),
         // Each host has a priority of its own among the virtual routers, to be written into its file.
         vrrp: Default::default(),

@@ -54,7 +54,7 @@ pub struct Settings {
     pub eviction: Eviction,
     /// How pods end as a host shuts down.
     pub shutdown: Shutdown,
-    /// Who is told what requests did, by files of this host.
+    /// Where the audit records what requests did, by files of this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// The file about registries of images, on this host.
@@ -109,7 +109,7 @@ mod tests {
             .map(|line| examples(line).unwrap_or_else(|| format!("{line}\n")))
             .collect();
         std::fs::write(&path, all).unwrap();
-        // Each field by its name: one that is new must be told as well.
+        // Each field by its name: the defaults must name a new one as well.
         let Settings {
             load_balancer_cidrs,
             ports,

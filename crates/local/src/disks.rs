@@ -60,7 +60,7 @@ pub struct OwnDisks {
 }
 
 impl OwnDisks {
-    /// Mounts a disk of so many bytes for each host of a cluster that has not run yet: what is in the data folders is hidden. To be called after
+    /// Mounts a disk of this many bytes for each host of a cluster that has not run yet: what is in the data folders is hidden. To be called after
     /// [`Island::enter`](crate::Island::enter), where there is an island, and before the process has a second thread.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Drop for OwnDisks {
 pub(crate) struct Ballast(PathBuf);
 
 impl Ballast {
-    /// Grows until no more than so many bytes are left.
+    /// Grows until no more than this many bytes are left.
     pub(crate) fn fill(&self, left: u64) -> io::Result<()> {
         // Large ones for the most of it, and then one page after the other.
         let zeros = vec![0; 1 << 20];

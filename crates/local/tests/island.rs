@@ -310,7 +310,7 @@ fn syncs_stall(island: Island, runtime: &tokio::runtime::Runtime) -> Outcome {
     assert!(takes(first)? >= STALL && is_quick(second));
     runtime.block_on(cluster.kill("n1"))?;
     runtime.block_on(cluster.power_on("n1"))?;
-    assert!(takes(first)? >= STALL, "whoever starts on that host");
+    assert!(takes(first)? >= STALL, "every process that starts on that host");
     cluster.stall("n1", Duration::ZERO)?;
     assert!(is_quick(first));
     runtime.block_on(cluster.stop())?;

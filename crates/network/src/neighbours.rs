@@ -1,6 +1,6 @@
 //! Neighbours that are asked for anew when this host's link is up again.
 //!
-//! While a link is down the kernel knows no neighbour, and whoever sends asks for one, unheard. It asks again a second later, and not when the
+//! While a link is down the kernel knows no neighbour, and a sender asks for one, unheard. It asks again a second later, and not when the
 //! link comes up: a link that goes down once a second, if only for a moment, was down whenever the kernel asked, and nobody heard of
 //! this host for as long as that went on. So what was asked in vain is forgotten as soon as the link is up: the next heartbeat asks at once, and
 //! by its question the neighbours know this host again, too.

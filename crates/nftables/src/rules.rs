@@ -40,7 +40,7 @@ pub fn append(table: &str, chain: &str, parts: &[Vec<u8>]) -> Change {
     (number::NEW_RULE, CREATE | APPEND, said)
 }
 
-/// A set of keys of so many bytes, of the type that `nft` shows them as. Beside its name it has a number, by which rules of the same
+/// A set of keys of this many bytes, of the type that `nft` shows them as. Beside its name it has a number, by which rules of the same
 /// transaction know it.
 pub fn create_set(table: &str, (name, id): (&str, u32), of: u32, length: usize) -> Change {
     let length = big(5, u32::try_from(length).unwrap_or(u32::MAX));

@@ -298,7 +298,7 @@ async fn nodes_that_come_and_go_are_told_once() {
     assert_eq!(cluster.told("n1", "RemovingNode").len(), 1);
 }
 
-/// A link that is down and up for so many milliseconds, ten times: whether the host on it was Ready all along, and which pods there were.
+/// A link that is down and up for this many milliseconds, ten times: whether the host on it was Ready all along, and which pods there were.
 async fn flapping(down: u64, up: u64) -> (bool, BTreeSet<String>, BTreeSet<String>) {
     const INTERVAL: u64 = 50;
     let mut cluster = Cluster::new(&["n1", "n2", "n3"]).await;

@@ -20,7 +20,7 @@ use super::secrets;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of what an agent complains of is kept, in bytes: its end.
 const KEPT: usize = 4096;
-/// How much of that is told, in characters.
+/// How much of that is repeated, in characters.
 const TOLD: usize = 200;
 /// How long what an agent has said is waited for after its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -82,7 +82,7 @@ fn after_colon(says: &str) -> String {
 pub struct Agent {
     /// The program.
     pub program: PathBuf,
-    /// What it is told besides what to do.
+    /// Its parameters besides what to do.
     pub parameters: BTreeMap<String, String>,
     /// The file with more of that, which nobody is to see.
     pub secrets: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! The keeper of the watchdog: a process of its own, which feeds the device.
 //!
 //! It asks nobody: until when the lease holds stands in memory that it shares with the host's process ([`LeasePage`]), and whether anything is
-//! left that must not run twice is told by a lock that such pods' keepers and shims hold on the folder of all pods for as long as they live. When the
+//! left that must not run twice shows in a lock that such pods' keepers and shims hold on the folder of all pods for as long as they live. When the
 //! host's process ends, for an upgrade or for good, it feeds the device until nothing of that kind is left, and then closes it in order.
 
 use std::fs::File;
@@ -30,7 +30,7 @@ pub(super) const REFUSED: &str = "refused ";
 /// After this time a device that somebody else feeds is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What a keeper is told by its arguments, in this order.
+/// A keeper's arguments, in this order.
 struct Arguments {
     device: PathBuf,
     /// The folder of all pods.
@@ -187,7 +187,7 @@ fn wait(host: Option<&UnixStream>, most: Duration) -> io::Result<bool> {
     }
 }
 
-/// Whether a pod's keeper or shim is left that has to do with what must not run twice. What can't be told counts as if there was one.
+/// Whether a pod's keeper or shim is left that has to do with what must not run twice. What can't be found out counts as if there was one.
 fn is_anything_left(pods: &File) -> bool {
     match lock(pods, libc::LOCK_EX | libc::LOCK_NB) {
         Ok(()) => {

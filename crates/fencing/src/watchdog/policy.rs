@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Feeds a device as the keeper does, which looks when it was told to. A majority acknowledges all beats that were sent until `heard`, and
+    /// Feeds a device as the keeper does, which looks at the times that it was given. A majority acknowledges all beats that were sent until `heard`, and
     /// what must not run twice is there until `left`. Answers when the device was last fed before the time `end`.
     fn last_fed(heard: Duration, left: Duration, end: Duration) -> Duration {
         let terms = Terms { lease: ms(1500), fence: ms(2000) };

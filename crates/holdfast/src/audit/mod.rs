@@ -70,12 +70,12 @@ fn now() -> Timestamp {
 }
 
 impl Audit {
-    /// Who is told of requests.
+    /// The audit, which records requests.
     pub fn auditor(&self) -> Arc<Auditor> {
         self.auditor.clone()
     }
 
-    /// What was told and what was lost, for `/metrics`.
+    /// What was recorded and what was lost, for `/metrics`.
     pub fn metrics(&self) -> server::Measure {
         let audit = self.clone();
         Box::new(move |out| {

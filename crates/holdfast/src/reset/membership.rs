@@ -39,7 +39,7 @@ pub enum Membership {
         /// How many others there are in all.
         of: usize,
     },
-    /// That can't be told, and why.
+    /// Nobody can say, for this reason.
     Unknown(String),
 }
 
@@ -147,7 +147,7 @@ impl Membership {
                 )
             }),
             Membership::Unknown(why) => {
-                Some(format!("it can't be told what becomes of the cluster without this host: {why}"))
+                Some(format!("nobody can say what becomes of the cluster without this host: {why}"))
             }
         }
     }

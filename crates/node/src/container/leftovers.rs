@@ -88,7 +88,7 @@ impl Mounted {
 }
 
 /// Whether a path beneath a pod's folder, or beneath that of all pods, is the place of last words. A volume may be called so too, of a pod in a runtime
-/// of others, which has no shim; what of that the host mounts shows to whoever follows the host's mounts.
+/// of others, which has no shim; processes that follow the host's mounts see what the host mounts of that.
 fn is_of_last_words(below: &str) -> bool {
     let mut parts = below.strip_prefix('/').into_iter().flat_map(|below| below.split('/'));
     match (parts.next(), parts.next()) {

@@ -166,7 +166,7 @@ fn list(folder: &Path) -> io::Result<(BTreeMap<String, Print>, Vec<String>)> {
             Ok(facts) if is_manifest && facts.is_file() => {
                 Some((facts.dev(), facts.ino(), facts.size(), (facts.ctime(), facts.ctime_nsec())))
             }
-            // What can't be looked at is there all the same. Who reads it is told why it can't be.
+            // What can't be looked at is there all the same. The read says why it can't be.
             Err(why) if is_manifest && why.kind() != io::ErrorKind::NotFound => Some(Print::default()),
             _ => None,
         };

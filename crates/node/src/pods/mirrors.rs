@@ -72,7 +72,7 @@ impl Entry {
         entry
     }
 
-    /// Has what is known of a static pod kept, and answers whether it is: what the API is told, the next agent knows.
+    /// Has what is known of a static pod kept, and answers whether it is: the next agent knows what the API has heard.
     pub(super) fn keep_record(
         &mut self,
         host: &Arc<PodHost>,

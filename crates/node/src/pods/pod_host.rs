@@ -310,7 +310,7 @@ impl PodHost {
     /// Gives back the address of a pod of which nothing runs any more.
     pub(super) async fn release_address(&self, uid: &str) {
         self.remove_address(uid).await;
-        // Last: whoever gets it next has it added.
+        // Last: the pod that gets it next has it added.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid);
     }
 

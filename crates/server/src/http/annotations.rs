@@ -20,9 +20,9 @@ struct Notes {
 }
 
 enum Note {
-    /// Texts that are told one after the other.
+    /// Texts that stand one after the other.
     Texts(Vec<String>),
-    /// What is told as a list in JSON.
+    /// A list in JSON.
     Items(Vec<Value>),
 }
 

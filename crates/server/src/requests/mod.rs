@@ -59,7 +59,7 @@ pub(crate) struct Objects {
 pub(crate) struct Observers {
     /// What other parts of the process measure.
     pub(crate) measures: Vec<Measure>,
-    /// Who is told of requests; none where nobody wants to know.
+    /// The audit; none without a policy.
     pub(crate) audit: Option<Arc<Auditor>>,
 }
 

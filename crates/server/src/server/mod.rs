@@ -59,7 +59,7 @@ pub struct Options {
     pub tokens: Tokens,
     /// What other parts of the process measure, for `/metrics`.
     pub metrics: Vec<Measure>,
-    /// Who is told what requests did; none where nobody wants to know.
+    /// The audit; none without a policy.
     pub audit: Option<Arc<Auditor>>,
     /// The clock and the source of randomness: [`SystemEdge`](crate::SystemEdge), or a simulation's.
     pub edge: Arc<dyn Edge>,

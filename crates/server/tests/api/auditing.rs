@@ -1,4 +1,4 @@
-//! What an audit is told of requests: by its policy, from when they come until their answers are over.
+//! What an audit records of requests: by its policy, from when they come until their answers are over.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::house::{House, admin, body_of, client_without_name, text};
 use crate::policies::{map, matching, policy};
 
-/// Keeps the events that it is told.
+/// Keeps the events that it gets.
 #[derive(Default)]
 pub struct Recorder {
     events: Mutex<Vec<Value>>,
@@ -129,7 +129,7 @@ async fn each_level_tells_as_much_as_it_says() {
     assert!(!told.contains("c0ffee") && !told.contains("YzBmZmVl"), "{told}");
 
     assert_eq!(house.ask("GET", &format!("{MAPS}/m"), None).await.0, 200);
-    assert_eq!(recorder.drain(), Vec::<Value>::new(), "of level None nothing is told");
+    assert_eq!(recorder.drain(), Vec::<Value>::new(), "of level None nothing is recorded");
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn what_is_refused_is_told_with_who_asked_and_as_whom() {
     assert_eq!(events[0]["user"], json!({}));
     assert_eq!(events[0]["responseStatus"]["message"], "Authentication failed");
 
-    // What isn't there has an event too, and a name that is taken is told.
+    // What isn't there has an event too, and a name that is taken is recorded.
     assert_eq!(house.ask("GET", "/apis/no.such/v1/things/t", None).await.0, 404);
     assert_eq!(all(&recorder.drain(), "/objectRef/apiGroup"), ["no.such"]);
     for code in [201, 409] {
@@ -258,7 +258,11 @@ async fn a_watch_begins_and_ends_and_who_goes_away_is_told_of() {
         (all(&over, "/stage"), all(&over, "/verb")),
         (vec![json!("ResponseComplete")], vec![json!("watch")])
     );
-    assert!(over[0].get("responseObject").is_none(), "a watch has no end that could be told: {}", over[0]);
+    assert!(
+        over[0].get("responseObject").is_none(),
+        "a watch has no end that could be recorded: {}",
+        over[0]
+    );
 
     let never = stream::pending::<Result<Frame<Bytes>, hyper::Error>>();
     let request = Request::post(MAPS).body(StreamBody::new(never).boxed_unsync()).unwrap();
@@ -284,7 +288,7 @@ async fn what_is_too_long_or_packed_is_told_as_it_can_be() {
     let events = recorder.drain();
     assert_eq!(
         events[0]["responseObject"]["metadata"]["name"], "m0",
-        "it is told as it is, not as it is packed"
+        "it is recorded as it is, not as it is packed"
     );
     ask(MAPS).await;
     let events = recorder.drain();

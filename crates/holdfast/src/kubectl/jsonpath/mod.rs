@@ -37,7 +37,7 @@ enum Step {
     All,
     /// Elements by their places, from the end where negative.
     Places(Vec<i64>),
-    /// Elements from one place up to another, every so many.
+    /// Elements from one place up to another, by steps.
     Slice(Option<i64>, Option<i64>, i64),
     /// Itself and all beneath.
     Beneath,

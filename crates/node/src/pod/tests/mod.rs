@@ -277,7 +277,7 @@ fn a_life_that_was_taken_for_lost_and_is_found_is_none_that_ended() {
     table.pod.status = serde_json::from_value(status).unwrap();
     table.record = resume(&table.pod, at(60));
     assert!(table.record.containers["m"].last.is_some() && table.record.containers["m"].restarts == 3);
-    // That was told meanwhile.
+    // It was reported meanwhile.
     table.pod.status.as_mut().unwrap().container_statuses = None;
     let spec = container(&table.pod, "m").unwrap().into_owned();
     take_over(&table.pod, &spec, &mut table.record, 2, at(0).wall, at(90));

@@ -1,5 +1,5 @@
 //! What a request is about, read from its method and address alone, as upstream does: so that what isn't served, isn't
-//! allowed or comes from nobody is told in the same words as all else.
+//! allowed or comes from nobody is recorded in the same form as all else.
 
 use access::UserInfo;
 use audit::{About, Asked, ObjectReference};

@@ -1,4 +1,4 @@
-//! What the parts of this process change: no request comes by the network for it, and it is told of as if one did.
+//! What the parts of this process change: no request comes by the network for it, and it is recorded as if one did.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ struct Target {
     name: String,
 }
 
-/// A change that is told of when this is dropped: it is done, or whoever asked for it doesn't wait any more.
+/// A change that is recorded when this is dropped: it is done, or its caller doesn't wait any more.
 struct Begun {
     auditor: Arc<Auditor>,
     edge: Arc<dyn Edge>,

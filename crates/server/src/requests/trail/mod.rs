@@ -1,4 +1,4 @@
-//! What is told of a request for the audit, from when it comes until its answer is over.
+//! What the audit records of a request, from when it comes until its answer is over.
 //!
 //! Follows `k8s.io/apiserver/pkg/endpoints/filters` (`audit.go`, `audit_init.go`, `authn_audit.go`).
 
@@ -30,9 +30,9 @@ use crate::http::{Body, Connection};
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// The longest id that a client may give its request, in bytes.
 const LONGEST_ID: usize = 64;
-/// How much is told of what a client calls itself, in bytes: upstream's `maxUserAgentLength`.
+/// How much is recorded of what a client calls itself, in bytes: upstream's `maxUserAgentLength`.
 const LONGEST_AGENT: usize = 1024;
-/// How many of the addresses that a client names are told.
+/// How many of the addresses that a client names are recorded.
 const MOST_ADDRESSES: usize = 16;
 const DECISION: &str = "authorization.k8s.io/decision";
 const REASON: &str = "authorization.k8s.io/reason";
@@ -54,7 +54,7 @@ pub(super) fn show(id: HeaderValue, response: &mut Response<Body>) {
     response.headers_mut().insert(AUDIT_ID, id);
 }
 
-/// What is told of one request. Its last event is told when this is dropped: whoever still answers holds it.
+/// What is recorded of one request. Its last event is recorded when this is dropped: all parts that still answer hold it.
 pub(super) struct Trail {
     auditor: Arc<Auditor>,
     edge: Arc<dyn Edge>,
@@ -137,7 +137,7 @@ impl Trail {
             connection.hold(trail.clone());
         }
         if hears_answer {
-            // It is told as it is, not as it is packed.
+            // It is recorded as it is, not as it is packed.
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
         if hears_request {
@@ -245,7 +245,7 @@ impl Drop for Trail {
     }
 }
 
-/// The object that was heard. Where it can't be told, the event's annotations say so.
+/// The object that was heard. Where it can't be recorded, the event's annotations say so.
 fn object_of(heard: &Heard, event: &mut Event, which: &str, decision: &Decision) -> Option<Value> {
     let annotations = &mut event.annotations;
     match heard.value() {

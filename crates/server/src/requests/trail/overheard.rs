@@ -1,4 +1,4 @@
-//! Bodies that are told of as they pass.
+//! Bodies that are recorded as they pass.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Trail;
 use crate::http::Body;
 use crate::http::encoding::Encoding;
 
-/// The most bytes of an object that are told: what a request may have.
+/// The most bytes of an object that are recorded: what a request may have.
 const MOST: usize = 3 << 20;
 
 /// What of a request is listened to.
