@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use client::{Client, Discovery, with_query};
+use client::{Client, with_query};
 use serde_json::{Map, Value};
 
-use super::target::{Target, targets};
-use super::{Connection, put};
+use super::put;
+use super::target::{Selected, Selection, Target};
 
 /// The most events that are shown, the newest ones.
 const MOST_EVENTS: usize = 20;
@@ -20,30 +20,14 @@ const NONE: &str = "<none>";
     after_help = "The values in Secrets aren't shown.\n\nExamples:\n  holdfast describe pod web-1\n  holdfast describe node/n1 deployment/web\n  holdfast describe pods -l app=web"
 )]
 pub struct Args {
-    /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
-    #[arg(required = true, value_name = "TYPE[/NAME]")]
-    pub what: Vec<String>,
-    /// Which cluster.
+    /// Which objects.
     #[command(flatten)]
-    pub connection: Connection,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-    /// Only objects with these labels, such as app=web
-    #[arg(short = 'l', long, value_name = "LABELS")]
-    pub selector: Option<String>,
+    pub selection: Selection,
 }
 
 /// Prints what objects say.
 pub async fn describe(args: Args) -> anyhow::Result<()> {
-    let (client, namespace) = args.connection.open()?;
-    let discovery = Discovery::ask(&client).await?;
-    let targets = targets(&args.what, &discovery)?;
-    let is_by_name = targets.iter().any(|target| !target.names.is_empty());
-    anyhow::ensure!(
-        !(is_by_name && args.all_namespaces),
-        "a resource cannot be retrieved by name across all namespaces"
-    );
+    let Selected { client, namespace, targets } = args.selection.ask().await?;
     let mut before = "";
     for target in &targets {
         for object in objects(&client, target, &namespace, &args).await? {
@@ -64,8 +48,8 @@ async fn objects(
     args: &Args,
 ) -> anyhow::Result<Vec<Value>> {
     if target.names.is_empty() {
-        let namespace = (!args.all_namespaces).then_some(namespace);
-        let labels = args.selector.as_deref().map(|labels| ("labelSelector", labels));
+        let namespace = (!args.selection.all_namespaces).then_some(namespace);
+        let labels = args.selection.selector.as_deref().map(|labels| ("labelSelector", labels));
         let path = with_query(&target.resource.path(namespace, None), labels.as_slice());
         let mut list = client.get(&path).await?;
         return Ok(match list["items"].take() {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use client::{Client, Discovery, WatchKind, with_query};
+use client::{Client, WatchKind, with_query};
 use serde_json::{Value, json};
 
 use super::output::Output;
 use super::sort::sort;
 use super::table::TablePrinter;
-use super::target::{Target, targets};
-use super::{Connection, jsonpath, put};
+use super::target::{Selected, Selection, Target};
+use super::{jsonpath, put};
 use crate::tell::say;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -24,21 +24,12 @@ const AGAIN: Duration = Duration::from_millis(200);
     after_help = "Examples:\n  holdfast get pods -o wide\n  holdfast get deployment/web service/web\n  holdfast get pods -A -w\n  holdfast get pods --sort-by .metadata.creationTimestamp\n  holdfast get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[0].address}{\"\\n\"}{end}'"
 )]
 pub struct Args {
-    /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
-    #[arg(required = true, value_name = "TYPE[/NAME]")]
-    pub what: Vec<String>,
-    /// Which cluster.
+    /// Which objects.
     #[command(flatten)]
-    pub connection: Connection,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
+    pub selection: Selection,
     /// wide, json, yaml, name or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "FORM")]
     pub output: Option<Output>,
-    /// Only objects with these labels, such as app=web
-    #[arg(short = 'l', long, value_name = "LABELS")]
-    pub selector: Option<String>,
     /// Only objects with these fields, such as spec.nodeName=n1
     #[arg(long, value_name = "FIELDS")]
     pub field_selector: Option<String>,
@@ -58,14 +49,9 @@ pub struct Args {
 
 /// Prints objects.
 pub async fn get(args: Args) -> anyhow::Result<()> {
-    let (client, namespace) = args.connection.open()?;
-    let discovery = Discovery::ask(&client).await?;
-    let targets = targets(&args.what, &discovery)?;
+    let Selected { client, namespace, targets } = args.selection.ask().await?;
     if args.watch && targets.len() > 1 {
         bail!("you may only specify a single resource type to watch");
-    }
-    if args.all_namespaces && targets.iter().any(|t| !t.names.is_empty()) {
-        bail!("a resource cannot be retrieved by name across all namespaces");
     }
     let get = Get { args: &args, client, namespace };
     let form = args.output.clone().unwrap_or_default();
@@ -81,11 +67,11 @@ struct Get<'a> {
 impl Get<'_> {
     /// The path and query of a target's collection, with what narrows it.
     fn collection(&self, target: &Target, name: Option<&str>, revision: Option<&str>) -> String {
-        let namespace = (!self.args.all_namespaces).then_some(self.namespace.as_str());
+        let namespace = (!self.args.selection.all_namespaces).then_some(self.namespace.as_str());
         let named = name.map(|name| format!("metadata.name={name}"));
         let fields = named.as_deref().or(self.args.field_selector.as_deref());
         let pairs = [
-            ("labelSelector", self.args.selector.as_deref()),
+            ("labelSelector", self.args.selection.selector.as_deref()),
             ("fieldSelector", fields),
             ("resourceVersion", revision),
             ("includeObject", self.rows_objects()),
@@ -128,7 +114,7 @@ impl Get<'_> {
         for target in targets {
             let mut printer = TablePrinter::default();
             printer.wide = self.args.output == Some(Output::Wide);
-            printer.with_namespace = self.args.all_namespaces && target.resource.namespaced;
+            printer.with_namespace = self.args.selection.all_namespaces && target.resource.namespaced;
             printer.no_headers = self.args.no_headers;
             if targets.len() > 1 {
                 printer.prefix = format!("{}/", target.resource.typed());
@@ -171,7 +157,7 @@ impl Get<'_> {
             return Err(error);
         }
         if printed == 0 && !self.args.ignore_not_found {
-            match self.args.all_namespaces || targets.iter().all(|t| !t.resource.namespaced) {
+            match self.args.selection.all_namespaces || targets.iter().all(|t| !t.resource.namespaced) {
                 true => say!("No resources found"),
                 false => say!("No resources found in {} namespace.", self.namespace),
             }

@@ -1,13 +1,52 @@
 //! What a command is about: `pods`, `pods,services`, `pod web-1`, `pod/web-1 service/web`.
 
 use anyhow::bail;
-use client::{Discovery, Resource};
+use client::{Client, Discovery, Resource};
+
+use super::Connection;
 
 /// One resource, and which of its objects: all where none is named.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     pub resource: Resource,
     pub names: Vec<String>,
+}
+
+/// Which objects a command is to show.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
+    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Only objects with these labels, such as app=web
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+}
+
+/// What was selected, and where.
+pub struct Selected {
+    pub client: Client,
+    /// The namespace that is meant, unless all are.
+    pub namespace: String,
+    pub targets: Vec<Target>,
+}
+
+impl Selection {
+    /// Asks the cluster what these words mean.
+    pub async fn ask(&self) -> anyhow::Result<Selected> {
+        let (client, namespace) = self.connection.open()?;
+        let targets = targets(&self.what, &Discovery::ask(&client).await?)?;
+        if self.all_namespaces && targets.iter().any(|target| !target.names.is_empty()) {
+            bail!("a resource cannot be retrieved by name across all namespaces");
+        }
+        Ok(Selected { client, namespace, targets })
+    }
 }
 
 /// Reads the words of a command line.
