@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
@@ -21,10 +20,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info_span;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{LevelFilter, filter_fn};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::audit::{self, Audit};
 use crate::certificates::Certificates;
@@ -38,6 +33,8 @@ use crate::host_images::{HostImages, registries_of};
 use crate::install;
 use crate::leases;
 use crate::listeners::Listeners;
+use crate::log::{LogFormat, log_to};
+use crate::measures::{encryption_metrics, names_metrics, placing_metrics, queue_metrics};
 use crate::names::Names;
 use crate::overview;
 use crate::peers::{self, Followers, Peers};
@@ -47,7 +44,7 @@ use crate::sealing::Encryption;
 use crate::service_manager::ServiceManager;
 use crate::store_door;
 use crate::threads;
-use crate::timeline::{self, Timeline};
+use crate::timeline;
 use crate::virtual_routers;
 use crate::watchdog;
 use crate::without::{Part, Without};
@@ -67,26 +64,6 @@ pub struct Args {
     log_format: LogFormat,
     #[command(flatten)]
     without: Without,
-}
-
-/// The form of what a host has to say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// A JSON object a line: `timestamp`, `level`, `target`, `fields` with the `message`, and the spans it happened in.
-    Json,
-}
-
-impl LogFormat {
-    /// The arguments by which a host is started that writes its log in this form.
-    pub fn host_arguments(self) -> Vec<std::ffi::OsString> {
-        match self {
-            LogFormat::Text => vec!["host".into()],
-            LogFormat::Json => ["host", "--log-format", "json"].map(Into::into).to_vec(),
-        }
-    }
 }
 
 /// Runs the host until it is asked to stop.
@@ -459,27 +436,6 @@ fn shutdown(said: &config::Shutdown) -> Vec<node::ShutdownGroup> {
     groups.map(|group| node::ShutdownGroup { priority: group.priority, grace: group.grace_period }).collect()
 }
 
-/// How much the controllers have to do, for `/metrics`.
-#[allow(clippy::disallowed_methods, reason = "what waits is as old as it is now")]
-fn queue_metrics(load: watch::Receiver<Vec<controllers::Load>>) -> server::Measure {
-    Box::new(move |out| controllers::write_metrics(out, &load.borrow(), Instant::now()))
-}
-
-/// What the scheduler did and what waits for it, for `/metrics`.
-fn placing_metrics(placing: Arc<scheduler::Metrics>) -> server::Measure {
-    Box::new(move |out| placing.write(out))
-}
-
-/// Which keys open what is encrypted at rest, for `/metrics`.
-fn encryption_metrics(encryption: Arc<Encryption>) -> server::Measure {
-    Box::new(move |out| encryption.write_metrics(out))
-}
-
-/// Which names were asked for, and what it took, for `/metrics`.
-fn names_metrics(names: Arc<dns::Metrics>) -> server::Measure {
-    Box::new(move |out| names.write(out))
-}
-
 fn network_options(
     config: &HostConfig,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
@@ -504,22 +460,6 @@ fn network_options(
         cut_off: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     }
-}
-
-/// What there is to say goes to stderr, the timeline to its file.
-fn log_to(config: &HostConfig, format: LogFormat) -> anyhow::Result<()> {
-    let file = Timeline::open(&config.timeline_file, &config.name)
-        .with_context(|| format!("can't write {}", config.timeline_file.display()))?;
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
-    let log = match format {
-        LogFormat::Text => log.boxed(),
-        LogFormat::Json => log.json().boxed(),
-    };
-    let log = log.with_filter(filter);
-    let timeline = file.with_filter(filter_fn(|metadata| metadata.target() == timeline::TARGET));
-    tracing_subscriber::registry().with(log).with(timeline).init();
-    Ok(())
 }
 
 /// Where the agent keeps its pods.

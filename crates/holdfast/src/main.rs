@@ -27,6 +27,8 @@ mod install;
 mod kubectl;
 mod leases;
 mod listeners;
+mod log;
+mod measures;
 mod names;
 mod nodes;
 mod overview;

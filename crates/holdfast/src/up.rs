@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
 use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
-use crate::host::LogFormat;
+use crate::log::LogFormat;
 use crate::restarts::{self, Restarts};
 use crate::tell::{count, quoted, say, show};
 use crate::without::Without;

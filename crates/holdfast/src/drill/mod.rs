@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
 use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
-use crate::host::LogFormat;
+use crate::log::LogFormat;
 use crate::own_image;
 use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
