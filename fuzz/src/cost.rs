@@ -57,7 +57,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// How long this thread has kept a processor busy so far.
-fn busy() -> Duration {
+pub(crate) fn busy() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a time that outlives the call.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };

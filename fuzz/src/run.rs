@@ -159,3 +159,36 @@ fn read(target: &Target, seed: u64, input: &[u8], tally: &mut Tally) -> Result<C
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Growing, Law};
+
+    /// How a reader breaks the law of time; nothing if it keeps it.
+    fn said(read: fn(&[u8])) -> Option<String> {
+        let grow: fn(&mut StdRng, &Corpus) -> Growing = |_, _| Box::new(|times| b"[".repeat(times));
+        let law = Law { base: 0, per_byte: 100 };
+        let target = Target { name: "a fault", make: |_, _| Vec::new(), grow, read, law };
+        run_growing(&target, &Corpus::default(), 1, |at| at < 1).err().map(|failure| failure.what)
+    }
+
+    /// Keeps a processor busy for so long, whatever its speed and whoever else wants it.
+    fn busy_for(time: Duration) {
+        let begin = cost::busy();
+        while cost::busy() - begin < time {}
+    }
+
+    #[test]
+    fn time_that_grows_faster_than_its_input_is_found() {
+        let counted_anew = said(|input| {
+            let squared = (input.len() as f64 / LONGEST as f64).powi(2);
+            busy_for(Duration::from_millis(200).mul_f64(squared));
+        });
+        assert!(counted_anew.unwrap().contains("of a processor"));
+        let counted_once = said(|input| {
+            busy_for(Duration::from_millis(200).mul_f64(input.len() as f64 / LONGEST as f64));
+        });
+        assert_eq!(counted_once, None);
+    }
+}
