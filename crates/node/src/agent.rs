@@ -416,7 +416,7 @@ fn cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String
     Cgroups::open(roots, format!("{name}-{}", mark(data)))
 }
 
-/// Those in which a runtime of others makes its own, for pods that have limits as a whole.
+/// Those in which a runtime of others makes its own.
 fn foreign_cgroups(roots: &[PathBuf], name: &str, data: &Path) -> Result<Cgroups, String> {
     Cgroups::open(roots, format!("{name}-{}-cri", mark(data)))
 }

@@ -27,14 +27,14 @@ fn cgroup_driver(status: &StatusResponse, handler: &str) -> Option<CgroupDriver>
 }
 
 impl ForeignRuntime {
-    /// Whether the runtime can do what a pod asks for.
+    /// Whether the runtime makes the cgroups of a pod beneath one that it is given.
     ///
     /// # Errors
-    /// What it can't.
-    pub(super) async fn check_features(&self, wanted: &Sandbox) -> Result<(), RunError> {
-        let (users, limits) = (wanted.has_users(), wanted.limits.is_some());
-        if !users && !limits {
-            return Ok(());
+    /// What the pod asks for that the runtime can't do.
+    pub(super) async fn check_features(&self, wanted: &Sandbox) -> Result<bool, RunError> {
+        let (users, has_cgroups) = (wanted.has_users(), wanted.is_limited || self.cgroups.is_some());
+        if !users && !has_cgroups {
+            return Ok(false);
         }
         let cant = |what: &str| Err(RunError::Config(format!("{what}: {ELSEWHERE}")));
         let status = self.client.status().await.map_err(system)?;
@@ -43,8 +43,8 @@ impl ForeignRuntime {
                 "users of its own (hostUsers: false): this host's runtime doesn't say that it gives them",
             );
         }
-        if !limits {
-            return Ok(());
+        if !has_cgroups {
+            return Ok(false);
         }
         let driver = match self.client.runtime_config().await {
             Ok(told) => told.linux.map(|linux| linux.cgroup_driver()),
@@ -52,7 +52,8 @@ impl ForeignRuntime {
             Err(failure) => return Err(system(failure)),
         };
         match driver {
-            Some(CgroupDriver::Cgroupfs) => Ok(()),
+            Some(CgroupDriver::Cgroupfs) => Ok(true),
+            _ if !wanted.is_limited => Ok(false),
             Some(CgroupDriver::Systemd) => cant(
                 "limits of the whole pod (spec.resources): this host's runtime has systemd make its cgroups, which takes none of the host's",
             ),

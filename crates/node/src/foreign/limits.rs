@@ -1,27 +1,35 @@
-//! The limits of a pod as a whole: the runtime makes its containers' cgroups beneath one of the host's.
+//! What bounds a pod as a whole: the runtime makes its containers' cgroups beneath one of the host's.
 
 use std::collections::HashMap;
 
 use tracing::info_span;
 
+use super::Sandbox;
 use super::features::ELSEWHERE;
 use super::runtime::{ForeignRuntime, system};
 use crate::container::cgroup::{Amounts, Memory};
 use crate::runtime::RunError;
 
 impl ForeignRuntime {
-    /// Makes the cgroup of a pod, which has these limits from now on if it wasn't there, and answers what the runtime calls it.
+    /// Makes the cgroup of a pod, which has its limits from now on if it wasn't there, and answers what the runtime calls it. Without
+    /// one, if none can be made, runs only what asks for no limits.
     ///
     /// # Errors
-    /// If the host has none to make it in, or it can't be made.
-    pub(super) async fn pod_cgroup(&self, uid: &str, limits: Amounts) -> Result<String, RunError> {
+    /// If a pod that asks for limits gets none.
+    pub(super) async fn pod_cgroup(&self, uid: &str, wanted: &Sandbox) -> Result<Option<String>, RunError> {
         let Some(cgroups) = self.cgroups.clone() else {
             let what = "limits of the whole pod (spec.resources): this host has no cgroups for its runtime";
             return Err(RunError::Config(format!("{what}; {ELSEWHERE}")));
         };
-        let (span, of) = (info_span!("make a pod's cgroup", uid), uid.to_owned());
-        let made = tasks::blocking(span, move || cgroups.for_others(&of, limits)).await.map_err(system)?;
-        made.map_err(|why| system(format!("can't make the pod's cgroup: {why}")))
+        let (span, of, amounts) = (info_span!("make a pod's cgroup", uid), uid.to_owned(), wanted.amounts);
+        match tasks::blocking(span, move || cgroups.for_others(&of, amounts)).await.map_err(system)? {
+            Ok(name) => Ok(Some(name)),
+            Err(why) if wanted.is_limited => Err(system(format!("can't make the pod's cgroup: {why}"))),
+            Err(error) => {
+                tracing::warn!(uid, %error, "a pod runs in cgroups of its runtime's own: can't make it one");
+                Ok(None)
+            }
+        }
     }
 
     /// What the runtime calls the cgroup of a pod, if it has one.

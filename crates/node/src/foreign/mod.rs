@@ -42,8 +42,10 @@ pub(crate) struct Sandbox {
     pub network: bool,
     /// Its volumes in memory.
     pub memory: Vec<InMemory>,
-    /// What it has as a whole, if it asks for limits of that.
-    pub limits: Option<Amounts>,
+    /// What it has as a whole.
+    pub amounts: Amounts,
+    /// Whether it asks for limits of that, and so doesn't run without.
+    pub is_limited: bool,
 }
 
 impl Sandbox {

@@ -52,7 +52,7 @@ pub(crate) struct ForeignRuntime {
     pub(super) lives: Arc<Lives>,
     pub(super) sandboxes: Sandboxes,
     pub(super) folders: Folders,
-    /// In which those are of pods that have limits as a whole.
+    /// In which those of its pods are.
     pub(super) cgroups: Option<Arc<Cgroups>>,
     /// What is known of the pods that it has.
     pub(super) known: watch::Sender<Known>,
@@ -82,7 +82,7 @@ fn usage(stats: &ContainerStats) -> Usage {
 
 impl ForeignRuntime {
     /// A runtime in which the pods of this host bear the mark `node`, and which is offered this host's network if there is one. Without `cgroups`,
-    /// which are for nothing else, no pod can have limits as a whole. Called within a tokio runtime.
+    /// which are for nothing else, no pod can have limits as a whole, nor a bound of its processes. Called within a tokio runtime.
     pub(crate) fn new(
         client: Client,
         node: String,
@@ -114,11 +114,10 @@ impl Runtime for ForeignRuntime {
         async move {
             let Shape::Foreign(mut wanted) = wanted else { return Err(RunError::of_another()) };
             self.check_known()?;
-            self.check_features(&wanted).await?;
+            let takes_cgroups = self.check_features(&wanted).await?;
             self.make_memory(uid, wanted.memory.clone()).await?;
             // What is made from here on goes with the sandbox.
-            if let Some(limits) = wanted.limits {
-                let parent = self.pod_cgroup(uid, limits).await?;
+            if takes_cgroups && let Some(parent) = self.pod_cgroup(uid, &wanted).await? {
                 wanted.config.linux.get_or_insert_default().cgroup_parent = parent;
             }
             // What ended in a sandbox that is about to go is heard of first.

@@ -126,8 +126,8 @@ fn start(folder: &Path, fake: Fake) -> (ForeignRuntime, Shared) {
 fn wanted(network: bool) -> Shape {
     let metadata = Some(PodSandboxMetadata { uid: "u".into(), ..PodSandboxMetadata::default() });
     let config = PodSandboxConfig { metadata, ..PodSandboxConfig::default() };
-    let (handler, memory, limits) = (String::new(), Vec::new(), None);
-    Shape::Foreign(Box::new(Sandbox { config, handler, network, memory, limits }))
+    let (handler, memory, amounts) = (String::new(), Vec::new(), Amounts::default());
+    Shape::Foreign(Box::new(Sandbox { config, handler, network, memory, amounts, is_limited: false }))
 }
 
 fn life(attempt: u32) -> Which {
@@ -217,7 +217,7 @@ async fn what_a_runtime_does_not_say_that_it_can_is_not_asked_of_it() {
         let linux = sandbox.config.linux.get_or_insert_default();
         linux.security_context.get_or_insert_default().namespace_options = Some(options);
     };
-    let limits = |sandbox: &mut Sandbox| sandbox.limits = Some(Amounts::default());
+    let limits = |sandbox: &mut Sandbox| sandbox.is_limited = true;
     let Err(RunError::Config(why)) = runtime.prepare("u", asks(&users)).await else { panic!() };
     assert!(why.contains("hostUsers: false") && why.contains("handler oci"), "{why}");
     let Err(RunError::Config(why)) = runtime.prepare("u", asks(&limits)).await else { panic!() };

@@ -65,7 +65,8 @@ impl PodHost {
             handler: self.foreign_handler(pod),
             network,
             memory: self.foreign_memory(pod),
-            limits: has_limits(pod).then(|| cgroup::of_pod(pod)),
+            amounts: cgroup::of_pod(pod),
+            is_limited: has_limits(pod),
             config: PodSandboxConfig {
                 hostname: if on_host { String::new() } else { own_hostname(pod)? },
                 log_directory: self.folders.pod_logs(pod).display().to_string(),

@@ -5,6 +5,7 @@
 
 mod authority;
 pub mod cgroups;
+pub mod containerd;
 pub mod image;
 pub mod network;
 mod store;

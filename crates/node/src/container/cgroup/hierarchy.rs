@@ -72,10 +72,13 @@ impl Hierarchy {
             false => has(node.as_fd(), file),
         };
         let controllers = CONTROLLERS.into_iter().filter(is_given).map(|(name, _)| name).collect();
-        let above = [&top, &ours].map(|cgroup| read(cgroup.as_fd(), PROCESSES).unwrap_or_default());
-        let processes = most_processes(above);
-        // What pods do leaves the host some of its own.
-        bound_processes(node.as_fd(), processes.map(|most| most.saturating_mul(9) / 10));
+        let of = |cgroup: &OwnedFd| read(cgroup.as_fd(), PROCESSES).unwrap_or_default();
+        // What pods do leaves the machine some of its own: those of all runtimes and hosts on it together.
+        if of(&ours).trim() == "max" {
+            let most = most_processes([of(&top)]);
+            bound_processes(ours.as_fd(), most.map(|most| most.saturating_mul(9) / 10));
+        }
+        let processes = most_processes([of(&top), of(&ours)]);
         Ok(Hierarchy { is_v2, ours, node, controllers, processes })
     }
 
@@ -232,7 +235,7 @@ fn put(cgroup: BorrowedFd<'_>, values: &Values) {
 }
 
 /// How many processes and threads this machine takes, beneath cgroups that say this of it.
-fn most_processes(above: [String; 2]) -> Option<u64> {
+fn most_processes<const N: usize>(above: [String; N]) -> Option<u64> {
     let kernels = ["pid_max", "threads-max"]
         .map(|name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default());
     kernels.into_iter().chain(above).filter_map(|text| text.trim().parse().ok()).min()
