@@ -79,6 +79,11 @@ impl Layout {
         self.config.join("installing")
     }
 
+    /// Says in a host's data that a backup became them in the attempt whose text it holds, until the machine is a host.
+    pub fn restored_file(data_dir: &Path) -> PathBuf {
+        data_dir.join("restored")
+    }
+
     /// What happened to the host, for drills.
     pub fn timeline_file(&self) -> PathBuf {
         self.data.join("timeline.jsonl")
@@ -111,7 +116,7 @@ impl Layout {
             |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lost+found");
         let is_empty = |folder: &Path| fs::read_dir(folder).map_or(true, |mut all| all.all(is_its));
         let data = self.data_dir();
-        if !is_empty(&data) {
+        if !is_empty(&data) && !self.is_unused_restore() {
             return Err(Error::Remains(data));
         }
         let former = match fs::read_to_string(self.attempt_file()) {
@@ -126,11 +131,25 @@ impl Layout {
             .ok_or_else(|| Error::Remains(remains.unwrap_or_default()))
     }
 
+    /// Whether the data are what this very attempt restored before it was interrupted. No host has used them: there is no
+    /// configuration, and nothing says that one took part in its cluster.
+    fn is_unused_restore(&self) -> bool {
+        let restored = fs::read_to_string(Layout::restored_file(&self.data_dir()));
+        let attempt = fs::read_to_string(self.attempt_file());
+        let is_same = matches!((restored, attempt), (Ok(restored), Ok(attempt)) if restored == attempt);
+        is_same && !self.config_file().exists() && !self.begun_file().exists()
+    }
+
     /// Begins: what of another attempt's is to go goes, and the folders are made. Keys and data are for their owner's eyes alone.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn begin(&self, plan: &Plan) -> Result<(), Error> {
+        // Restored again, as the attempt that goes on wants it: by another name, from another backup, or not at all.
+        if self.is_unused_restore() {
+            let data = self.data_dir();
+            fs::remove_dir_all(&data).map_err(|why| Error::File { path: data, why })?;
+        }
         if plan.former == Former::Replaced {
             remove(&self.kubeconfig())?;
             remove(&self.begun_file())?;
@@ -152,6 +171,7 @@ impl Layout {
     /// # Errors
     /// [`Error::File`].
     pub fn finish(&self) -> Result<(), Error> {
+        remove(&Layout::restored_file(&self.data_dir()))?;
         remove(&self.attempt_file())
     }
 
@@ -272,6 +292,30 @@ mod tests {
             fs::remove_file(&remains).unwrap();
         }
         layout.plan(again).unwrap();
+    }
+
+    #[test]
+    fn what_an_interrupted_attempt_restored_is_restored_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = layout(&folder);
+        begin(&layout).unwrap();
+        let (data, restored) = (layout.data_dir(), Layout::restored_file(&layout.data_dir()));
+        fs::create_dir_all(data.join("store")).unwrap();
+        layout.plan(attempt()).unwrap_err();
+        fs::write(&restored, Attempt::First { cluster_id: "other".into() }.to_string()).unwrap();
+        layout.plan(attempt()).unwrap_err();
+        fs::write(&restored, attempt().to_string()).unwrap();
+        fs::write(layout.begun_file(), "").unwrap();
+        layout.plan(attempt()).unwrap_err();
+        fs::remove_file(layout.begun_file()).unwrap();
+
+        begin(&layout).unwrap();
+        assert!(!data.exists(), "nobody has used it");
+        fs::create_dir_all(&data).unwrap();
+        fs::write(&restored, attempt().to_string()).unwrap();
+        layout.write_config(&first_config("c", first(), &layout), false).unwrap();
+        layout.finish().unwrap();
+        assert!(data.exists() && !restored.exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use objects::{AddressLease, FENCED_EPOCH, FENCING, LEASE_EPOCH, STOPS_WITH_LEASE};
 use serde_json::Value;
 
 /// Where a backup is restored.
@@ -26,9 +27,17 @@ impl Destination {
         let Some(place) = objects::parse(key) else { return true };
         let is_gone = |host: &str| !self.hosts.contains(host);
         match (place.group, place.resource) {
-            ("", "nodes") => !is_gone(place.name),
+            ("", "nodes") => {
+                edit(value, forget_lease);
+                !is_gone(place.name)
+            }
             ("coordination.k8s.io", "leases") if place.namespace == "kube-node-lease" => !is_gone(place.name),
+            ("coordination.k8s.io", "leases") if AddressLease::address_at(key).is_some() => {
+                edit(value, let_go);
+                true
+            }
             ("", "pods") => {
+                edit(value, promise_nothing);
                 let pod: Value = serde_json::from_slice(value).unwrap_or_default();
                 !pod.pointer("/spec/nodeName").and_then(Value::as_str).is_some_and(is_gone)
             }
@@ -64,12 +73,44 @@ impl Destination {
     }
 }
 
+/// Changes a value, where `change` says that it did.
+fn edit(value: &mut Bytes, change: impl FnOnce(&mut Value) -> Option<bool>) {
+    let Ok(mut object) = serde_json::from_slice::<Value>(value) else { return };
+    if change(&mut object) == Some(true) {
+        *value = object.to_string().into();
+    }
+}
+
+/// Makes a Node say nothing of a lease. Its host is another one now, whatever its name: it counts its epochs anew and registers its own,
+/// and by the old one's words it would be fenced, or promise what nobody keeps.
+fn forget_lease(node: &mut Value) -> Option<bool> {
+    let annotations = node.pointer_mut("/metadata/annotations")?.as_object_mut()?;
+    let before = annotations.len();
+    annotations.retain(|name, _| ![FENCING, LEASE_EPOCH, FENCED_EPOCH].contains(&name.as_str()));
+    Some(annotations.len() != before)
+}
+
+/// Makes a pod say nothing of the lease with which it was stopped.
+fn promise_nothing(pod: &mut Value) -> Option<bool> {
+    let conditions = pod.pointer_mut("/status/conditions")?.as_array_mut()?;
+    let before = conditions.len();
+    conditions.retain(|condition| condition["type"] != STOPS_WITH_LEASE);
+    Some(conditions.len() != before)
+}
+
+/// Makes the Lease of an address that of an address which nobody holds: whoever did so did it in an epoch that is no more.
+fn let_go(lease: &mut Value) -> Option<bool> {
+    lease.get_mut("spec")?.as_object_mut()?.remove("holderIdentity").map(|_| true)
+}
+
 fn octets(text: &str) -> Option<[u8; 4]> {
     text.parse().ok().map(|address: Ipv4Addr| address.octets())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn place() -> Destination {
@@ -94,6 +135,38 @@ mod tests {
             let mut after = Bytes::from(value.clone());
             assert_eq!(place().fit(key.as_bytes(), &mut after), kept, "{key}");
             assert_eq!(after, value);
+        }
+    }
+
+    #[test]
+    fn nobody_goes_on_with_the_epoch_of_a_host_that_had_its_name() {
+        for (key, before, after) in [
+            (
+                "/registry/core/nodes/n1",
+                json!({"metadata": {"annotations": {"a": "b", FENCED_EPOCH: "7", FENCING: "lease", LEASE_EPOCH: "7"}}}),
+                json!({"metadata": {"annotations": {"a": "b"}}}),
+            ),
+            (
+                "/registry/core/pods/default/a",
+                json!({"spec": {"nodeName": "n1"}, "status": {"conditions": [{"type": STOPS_WITH_LEASE}, {"type": "Ready"}]}}),
+                json!({"spec": {"nodeName": "n1"}, "status": {"conditions": [{"type": "Ready"}]}}),
+            ),
+            (
+                "/registry/coordination.k8s.io/leases/kube-system/load-balancer-10.0.0.7",
+                json!({"spec": {"holderIdentity": "n1", "leaseTransitions": 3}}),
+                json!({"spec": {"leaseTransitions": 3}}),
+            ),
+            (
+                "/registry/coordination.k8s.io/leases/kube-system/another",
+                json!({"spec": {"holderIdentity": "n1"}}),
+                json!({"spec": {"holderIdentity": "n1"}}),
+            ),
+        ] {
+            for before in [&before, &after] {
+                let mut value = Bytes::from(before.to_string());
+                assert!(place().fit(key.as_bytes(), &mut value), "{key}");
+                assert_eq!(serde_json::from_slice::<Value>(&value).unwrap(), after, "{key}");
+            }
         }
     }
 

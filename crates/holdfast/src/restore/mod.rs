@@ -4,13 +4,14 @@ mod fit;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use config::HostConfig;
+use install::{Attempt, Layout};
 use local::Folder;
 use store::{Backup, FirstMember, SEALED, Sealing, State};
 
@@ -81,6 +82,14 @@ pub fn begin_first(mut backup: Backup, config: &HostConfig) -> anyhow::Result<(u
     };
     let state = backup.into_state().with_sealing(sealing(config.encryption_file.as_deref())?);
     member.begin_with(state)?;
+    // Moved there, they pass for a host's until there is a configuration: an attempt that is interrupted in between knows its own.
+    let attempt = Attempt::First { cluster_id: config.cluster_id.clone() };
+    let write = || {
+        let mut file = fs::File::create(Layout::restored_file(&building))?;
+        file.write_all(attempt.to_string().as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(failed)?;
     fs::rename(&building, &config.data_dir)
         .with_context(|| format!("can't write {}", config.data_dir.display()))?;
     fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
