@@ -15,7 +15,8 @@ use local::HostNamespace;
 use nix::sched::{CloneFlags, setns};
 use pki::{Authority, FRONT_PROXY, HostNames, Identity, OwnKey, Trust, Validity};
 
-const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
+/// The program that is tested.
+pub const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
 /// The cluster's virtual address.
 pub const VIP: &str = "10.73.0.100";
 
@@ -29,7 +30,12 @@ pub struct Machine {
 impl Machine {
     pub fn new(folder: &Path, number: u8, namespace: HostNamespace) -> Self {
         let folder = folder.join(format!("n{number}"));
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(folder.join("bin")).unwrap();
+        // A file of its own, which another one can take the place of.
+        let program = folder.join("bin/holdfast");
+        std::fs::hard_link(HOLDFAST, &program)
+            .or_else(|_| std::fs::copy(HOLDFAST, &program).map(drop))
+            .unwrap();
         Machine { folder, number, namespace, host: None }
     }
 
@@ -53,9 +59,10 @@ impl Machine {
 
     /// The program, on this machine.
     fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
-        let mut command = self.program(HOLDFAST);
+        let program = self.folder.canonicalize().unwrap().join("bin/holdfast");
+        let mut command = self.program(program.to_str().unwrap());
         command.args(words.iter().map(AsRef::as_ref)).stdin(Stdio::null()).env_remove("KUBECONFIG");
-        if matches!(words[0].as_ref(), "init" | "join" | "reset") {
+        if matches!(words[0].as_ref(), "init" | "join" | "reset" | "upgrade") {
             command.arg("--config-dir").arg(self.etc()).arg("--data-dir").arg(self.folder.join("lib"));
         }
         command
@@ -153,10 +160,39 @@ impl Machine {
     /// Starts the host.
     pub fn start(&mut self) {
         let config = self.etc().join("config.yaml").display().to_string();
-        let log = File::create(self.folder.join("host.log")).unwrap();
+        let log = File::options().create(true).append(true).open(self.folder.join("host.log")).unwrap();
         let mut command = self.command(&["host", "--config", &config]);
         command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         self.host = Some(command.spawn().unwrap());
+    }
+
+    /// Runs `holdfast upgrade`. The host is started again each time that it ends, as by a manager of services.
+    pub fn upgrade(&mut self, words: &[&str]) -> Output {
+        let mut command = self.command(&[&["upgrade"][..], words].concat());
+        let mut upgrade = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while upgrade.try_wait().unwrap().is_none() {
+            let host = self.host.as_mut().unwrap();
+            if host.try_wait().unwrap().is_some() {
+                self.start();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        upgrade.wait_with_output().unwrap()
+    }
+
+    /// Upgrades; what was said to stdout.
+    pub fn upgrades(&mut self, words: &[&str]) -> String {
+        succeeded("upgrade", self.upgrade(words))
+    }
+
+    /// Isn't upgraded; what was said.
+    pub fn fails_to_upgrade(&mut self, words: &[&str]) -> String {
+        failed("upgrade", &self.upgrade(words))
+    }
+
+    /// The process that runs the host.
+    pub fn process(&self) -> u32 {
+        self.host.as_ref().unwrap().id()
     }
 
     /// Leaves its certificates as they are where it was off until after their end.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for real clusters, and give up in the end")]
 
 mod machine;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -132,6 +133,8 @@ async fn three_machines(island: Island) {
     })
     .await;
     wait_for("three members that vote", || n1.voters(3)).await;
+    upgrade::one_after_the_other(folder.path(), &mut machines, &client).await;
+    let [n1, n2, n3] = &mut machines[..] else { unreachable!() };
 
     // The first one loses its power: the cluster doesn't depend on where it was made.
     bridge.cut(1).await.unwrap();

@@ -3,6 +3,7 @@
 // `tell` writes what nobody may hear.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod ask;
 mod audit;
 mod backup;
 mod certificates;
@@ -22,6 +23,7 @@ mod foreign_images;
 mod ground;
 mod host;
 mod host_images;
+mod host_process;
 mod image;
 mod install;
 mod kubectl;
@@ -50,6 +52,7 @@ mod threads;
 mod timeline;
 mod unit;
 mod up;
+mod upgrade;
 mod user;
 mod virtual_routers;
 mod watchdog;
@@ -86,6 +89,8 @@ enum Command {
     Join(install::JoinArgs),
     /// Make this machine no host any more: remove what `init`, `join` and the host made on it
     Reset(reset::Args),
+    /// Put another version of the program in the place of this host's, whose pods run on
+    Upgrade(upgrade::Args),
     /// Make, show and revoke the tokens by which machines join
     Token(install::TokenArgs),
     /// Give people kubeconfigs of their own, show who has one, and take them back
@@ -161,6 +166,7 @@ fn main() -> ExitCode {
         Command::Init(args) => on_one_thread(install::init(args)),
         Command::Join(args) => on_one_thread(install::join(args)),
         Command::Reset(args) => on_one_thread(reset::reset(args)),
+        Command::Upgrade(args) => on_one_thread(upgrade::upgrade(args)),
         Command::Token(args) => on_one_thread(install::token(args)),
         Command::User(args) => on_one_thread(user::user(args)),
         Command::Up(args) => up::run(args),

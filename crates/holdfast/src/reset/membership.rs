@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use ::check::{CLUSTER_PATH, ClusterSays, HostAnswer};
+use ::check::{ClusterSays, HostAnswer};
 use anyhow::Context;
 use client::{Client, Kubeconfig};
 use config::HostConfig;
@@ -13,10 +13,9 @@ use install::{REGISTER_KEY, Register};
 use pki::{Authority, Identity, Trust};
 use serde_json::json;
 
+use crate::ask::{ANSWER, cluster_says};
 use crate::tell::say;
 
-/// How long a host may take to say how all are: it asks the others.
-const ANSWER: Duration = Duration::from_secs(4);
 /// How long a change of the members may take, with an election in between.
 const CHANGE: Duration = Duration::from_secs(15);
 
@@ -50,21 +49,10 @@ impl Membership {
             Ok(first) => first,
             Err(error) => return Membership::unknown(config, &error.to_string()),
         };
-        let own = SocketAddr::new(config.address, config.ports.api);
-        let peers = config.peers_at(config.ports.api).into_values().filter(|peer| *peer != own);
-        let mut why = String::new();
-        for at in [own, config.virtual_api()].into_iter().chain(peers) {
-            let answer = match Client::new(&first.with_server(format!("https://{at}"))) {
-                Ok(client) => client.with_timeout(ANSWER).get(CLUSTER_PATH).await,
-                Err(error) => Err(error),
-            };
-            match answer.map(serde_json::from_value::<ClusterSays>) {
-                Ok(Ok(says)) => return Membership::of(&config.name, &says).of_this_machine(config).await,
-                Ok(Err(error)) => why = error.to_string(),
-                Err(error) => why = error.to_string(),
-            }
+        match cluster_says(config, &first).await {
+            Ok((_, says)) => Membership::of(&config.name, &says).of_this_machine(config).await,
+            Err(why) => Membership::unknown(config, &why),
         }
-        Membership::unknown(config, &why)
     }
 
     /// Of a machine that no configuration says of which cluster it is.

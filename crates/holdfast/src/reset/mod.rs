@@ -5,19 +5,25 @@ mod membership;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
 use install::{Layout, Stage};
 use objects::AddressPool;
 
-use self::machine::Process;
 use self::membership::Membership;
 use crate::host::node_dir;
+use crate::host_process::{Process, hosts_of};
 use crate::install::Folders;
 use crate::restore::BUILDING;
 use crate::tell::{say, show};
 use crate::unit::Systemd;
+
+/// Within which time those start a service again that see it end: runit waits for a second, s6 too.
+const STARTED_AGAIN: Duration = Duration::from_secs(3);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Arguments of `holdfast reset`.
 #[derive(clap::Args)]
@@ -69,7 +75,7 @@ impl Remains {
                 Stage::Host(config) => Some(config),
                 Stage::New => None,
             };
-        let processes = machine::hosts_of(&layout.config_file());
+        let processes = hosts_of(&layout.config_file());
         let is_service =
             |systemd: &Systemd| systemd.has_service() || !processes.is_empty() && systemd.has_unit();
         let service = Systemd::for_host(folders).filter(is_service);
@@ -151,6 +157,9 @@ impl Remains {
         for process in &self.processes {
             process.end().await?;
         }
+        if self.service.is_none() && !self.processes.is_empty() {
+            stays_away(&self.layout.config_file()).await?;
+        }
         if let Some(config) = &self.config {
             membership.delete_node(config, &self.layout.kubeconfig()).await;
             let left = node::end_all_pods(&node_dir(config), &node::cgroup_roots(), &config.name).await;
@@ -177,6 +186,24 @@ impl Remains {
         say!("this machine is no host any more; its kernel settings (net.ipv4.ip_forward) stay as they are");
         Ok(())
     }
+}
+
+/// Whether nobody starts the host again that was ended: what is removed then would be made again.
+async fn stays_away(config: &Path) -> anyhow::Result<()> {
+    let again = async {
+        loop {
+            if let Some(process) = hosts_of(config).into_iter().next() {
+                return process;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let Ok(process) = tokio::time::timeout(STARTED_AGAIN, again).await else { return Ok(()) };
+    anyhow::bail!(
+        "the host was ended, and {} has started it again as process {}: tell that to leave it down (`sv down holdfast` with runit), and repeat this; all files stay",
+        process.parent().unwrap_or_else(|| "somebody".to_owned()),
+        process.pid
+    )
 }
 
 async fn clear_network(config: &HostConfig, link: &str) -> anyhow::Result<()> {
