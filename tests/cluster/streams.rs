@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
 
-use crate::harness::{Cluster, PATIENCE, text};
+use crate::harness::{Cluster, HOLDFAST, PATIENCE, text};
 
 const PODS: &str = r#"apiVersion: v1
 kind: Pod
@@ -55,15 +55,20 @@ spec:
 
 /// Ways that kubectl can take: what it does by itself, and what older ones did.
 const WAYS: [(&str, &str); 2] = [("WebSocket", "true"), ("SPDY", "false")];
+/// Both ways of kubectl, and the program's own commands.
+const EXECS: [(&str, &str, &str); 3] =
+    [("WebSocket", "kubectl", "true"), ("SPDY", "kubectl", "false"), ("holdfast", HOLDFAST, "true")];
 
 struct Kubectl<'a> {
     cluster: &'a Cluster,
+    /// `kubectl`, or a program that has its commands.
+    program: &'a str,
     websockets: &'a str,
 }
 
 impl Kubectl<'_> {
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(self.program);
         command
             .args(args)
             .env("KUBECONFIG", self.cluster.kubeconfig())
@@ -90,7 +95,7 @@ impl Kubectl<'_> {
     /// Runs it; it must succeed.
     fn says(&self, args: &[&str], input: &[u8]) -> String {
         let (code, out, err) = self.run(args, input);
-        assert_eq!(code, Some(0), "kubectl {args:?} failed: {out}{err}");
+        assert_eq!(code, Some(0), "{} {args:?} failed: {out}{err}", self.program);
         out
     }
 }
@@ -133,8 +138,8 @@ async fn commands_run_beside_a_container() {
         return;
     }
     let cluster = with_pods().await;
-    for (way, websockets) in WAYS {
-        let kubectl = Kubectl { cluster: &cluster, websockets };
+    for (way, program, websockets) in EXECS {
+        let kubectl = Kubectl { cluster: &cluster, program, websockets };
         // Environment and folder are the container's; the outputs stay apart.
         let script = "echo $GREETING; echo oops >&2; pwd";
         let (code, out, err) = kubectl.run(&["exec", "web", "--", "sh", "-c", script], b"");
@@ -157,7 +162,7 @@ async fn commands_run_beside_a_container() {
         assert_eq!(kubectl.says(&["exec", "-i", "web", "--", "wc", "-c"], &large).trim(), "3000000", "{way}");
     }
     // A caller that leaves takes the command along, even if that reads and prints nothing.
-    let kubectl = Kubectl { cluster: &cluster, websockets: "true" };
+    let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets: "true" };
     for (seconds, input) in
         [("86399", Stdio::null()), ("86398", Stdio::from(File::open("/dev/zero").unwrap()))]
     {
@@ -191,7 +196,7 @@ async fn files_are_copied() {
     let content: Vec<u8> = (0..500_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     std::fs::write(&from, &content).unwrap();
     for (way, websockets) in WAYS {
-        let kubectl = Kubectl { cluster: &cluster, websockets };
+        let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets };
         kubectl.says(&["cp", from.to_str().unwrap(), "web:copied"], b"");
         kubectl.says(&["cp", "web:copied", to.to_str().unwrap()], b"");
         assert!(std::fs::read(&to).unwrap() == content, "{way}");
@@ -238,8 +243,8 @@ async fn a_terminal_is_one() {
         return;
     }
     let cluster = with_pods().await;
-    for (_, websockets) in WAYS {
-        let kubectl = Kubectl { cluster: &cluster, websockets };
+    for (_, program, websockets) in EXECS {
+        let kubectl = Kubectl { cluster: &cluster, program, websockets };
         let mut shell = OnTerminal::start(&kubectl, &["exec", "-it", "web", "--", "sh"]);
         shell.types("test -t 0 && test -t 2 && echo it-is-$((40+2))-a-terminal\n");
         shell.until("it-is-42-a-terminal");
@@ -273,9 +278,9 @@ async fn a_container_is_attached_to() {
         return;
     }
     let cluster = with_pods().await;
-    let kubectl = Kubectl { cluster: &cluster, websockets: "true" };
+    let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets: "true" };
     for (_, websockets) in WAYS {
-        let kubectl = Kubectl { cluster: &cluster, websockets };
+        let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets };
         let mut shell = OnTerminal::start(&kubectl, &["attach", "-it", "shell"]);
         shell.types("echo here-$((40+2)); stty size\n");
         shell.until("here-42");
@@ -319,7 +324,7 @@ async fn ports_are_forwarded() {
     }
     let cluster = with_pods().await;
     for (way, websockets) in WAYS {
-        let kubectl = Kubectl { cluster: &cluster, websockets };
+        let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets };
         let mut child = kubectl.command(&["port-forward", "pod/web", ":8080", ":9"]).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut port = || -> u16 {
@@ -350,7 +355,7 @@ async fn a_node_is_asked_through_the_api() {
         return;
     }
     let cluster = with_pods().await;
-    let kubectl = Kubectl { cluster: &cluster, websockets: "true" };
+    let kubectl = Kubectl { cluster: &cluster, program: "kubectl", websockets: "true" };
     let ask = |pod: &str, path: &str| {
         let node = kubectl.says(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"], b"");
         kubectl.says(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/{path}")], b"")

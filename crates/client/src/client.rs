@@ -2,7 +2,7 @@
 
 use crate::connection::{Endpoint, Stream};
 use crate::response::{Answer, AskFailure, Response, refused, warning_text};
-use crate::{Error, Kubeconfig, Watch};
+use crate::{Error, Input, Kubeconfig, Output, Watch, exec};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
@@ -216,6 +216,33 @@ impl Client {
                 return Err(refused(status, &body));
             }
             Ok(Stream::new(response.into_body(), self.endpoint.authority.clone(), connection))
+        })
+        .await
+    }
+
+    /// Runs a command in a pod: `path` is that of its `exec`, with its query. `key` is drawn for the request (RFC 6455, section 4.1). The
+    /// client's timeout is for the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Server`] where it is refused, [`Error::Answer`] from a server that speaks no `v5.channel.k8s.io` (older than Kubernetes 1.30).
+    pub async fn exec(&self, path: &str, key: [u8; 16]) -> Result<(Input, Output), Error> {
+        let mut request = self.build(Method::GET, path, None, Some("*/*"))?;
+        exec::ask_for(request.headers_mut(), key);
+        self.in_time(self.timeout, async {
+            let (response, connection) = self.endpoint.send_alone(request).await?;
+            let status = response.status();
+            if status != StatusCode::SWITCHING_PROTOCOLS {
+                let body = self.endpoint.read(response.into_body(), path, ERROR_LIMIT).await?;
+                return Err(refused(status, &body));
+            }
+            if !exec::is_agreed(response.headers()) {
+                let why = "it speaks no version of exec that this client does".to_owned();
+                return Err(Error::Answer { path: path.to_owned(), why });
+            }
+            let upgraded = hyper::upgrade::on(response).await.map_err(|error| self.endpoint.broken(error))?;
+            // What drove it has nothing more to do.
+            drop(connection);
+            Ok(exec::open(upgraded, &self.endpoint.authority).await)
         })
         .await
     }

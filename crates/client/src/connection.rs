@@ -92,7 +92,7 @@ impl Endpoint {
     {
         let (sender, connection) = http1::handshake(io).await.map_err(|e| self.broken(e))?;
         // Its error reaches the caller that waits for an answer on the connection.
-        Ok((sender, Box::pin(async move { drop(connection.await) })))
+        Ok((sender, Box::pin(async move { drop(connection.with_upgrades().await) })))
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Error> {
@@ -144,9 +144,17 @@ impl Endpoint {
             }
             break;
         }
-        let mut connection = self.connect().await?;
         // Only an error above takes the request away, and that one returns.
         let Some(request) = request else { return self.send_nothing() };
+        self.send_alone(request).await
+    }
+
+    /// Sends over a new connection, which the answer may make another protocol's.
+    pub(crate) async fn send_alone(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(HttpResponse<Incoming>, Connection), Error> {
+        let mut connection = self.connect().await?;
         let response = connection.sender.send_request(request).await.map_err(|e| self.broken(e))?;
         Ok((response, connection))
     }

@@ -109,6 +109,8 @@ enum Command {
     Delete(kubectl::DeleteArgs),
     /// Show what a pod wrote, as kubectl does
     Logs(kubectl::LogsArgs),
+    /// Run a command beside a container of a pod, as kubectl does; its exit code is the command's
+    Exec(kubectl::ExecArgs),
     /// Set how many replicas there are, as kubectl does
     Scale(kubectl::ScaleArgs),
     /// Show the versions of this program and of the server
@@ -176,6 +178,10 @@ fn main() -> ExitCode {
         Command::Apply(args) => on_one_thread(kubectl::apply(args)),
         Command::Delete(args) => on_one_thread(kubectl::delete(args)),
         Command::Logs(args) => on_one_thread(kubectl::logs(args)),
+        Command::Exec(args) => match on_one_thread(kubectl::exec(args)) {
+            Ok(ended) => return ended,
+            Err(error) => Err(error),
+        },
         Command::Scale(args) => on_one_thread(kubectl::scale(args)),
         Command::Version(args) => on_one_thread(kubectl::version(args)),
         Command::Backup(args) => on_one_thread(backup::run(args)),

@@ -1,8 +1,9 @@
-//! `get`, `describe`, `apply`, `delete`, `logs`, `scale`, `version`: a thin client in kubectl's words, for machines without kubectl.
+//! `get`, `describe`, `apply`, `delete`, `exec`, `logs`, `scale`, `version`: a thin client in kubectl's words, for machines without kubectl.
 
 mod apply;
 mod delete;
 mod describe;
+mod exec;
 mod get;
 mod jsonpath;
 mod logs;
@@ -22,6 +23,7 @@ use client::{Client, Kubeconfig};
 pub use apply::{Args as ApplyArgs, apply};
 pub use delete::{Args as DeleteArgs, delete};
 pub use describe::{Args as DescribeArgs, describe};
+pub use exec::{Args as ExecArgs, exec};
 pub use get::{Args as GetArgs, get};
 pub use logs::{Args as LogsArgs, logs};
 pub use scale::{Args as ScaleArgs, scale};
