@@ -16,6 +16,7 @@ mod described;
 mod drain;
 mod drill;
 mod durability;
+mod earlier;
 mod etcdctl;
 mod full_disk;
 mod harness;

@@ -81,8 +81,8 @@ fn edit(value: &mut Bytes, change: impl FnOnce(&mut Value) -> Option<bool>) {
     }
 }
 
-/// Makes a Node say nothing of a lease. Its host is another one now, whatever its name: it counts its epochs anew and registers its own,
-/// and by the old one's words it would be fenced, or promise what nobody keeps.
+/// Makes a Node say nothing of a lease. Its host is another one now, whatever its name, which registers epochs of its own clock. By
+/// the old one's words it may be fenced, and promises what nobody keeps.
 fn forget_lease(node: &mut Value) -> Option<bool> {
     let annotations = node.pointer_mut("/metadata/annotations")?.as_object_mut()?;
     let before = annotations.len();

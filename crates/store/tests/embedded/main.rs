@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // A test is a driver.
 #![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
 
+mod earlier;
 mod harness;
 mod members;
 mod sealing;
