@@ -60,8 +60,9 @@ pub async fn init(args: Args) -> anyhow::Result<()> {
     let layout = args.folders.layout()?;
     if let Stage::Host(config) = layout.stage()? {
         check_same(&args, &config, &layout)?;
+        // One that was interrupted at its very end is finished.
         anyhow::ensure!(
-            args.restore.is_none(),
+            args.restore.is_none() || layout.attempt_file().exists(),
             "this machine is a host already, and a backup becomes a new cluster: `holdfast reset` it first"
         );
         layout.finish()?;
