@@ -143,7 +143,7 @@ impl Tokens {
                 };
             }
         }
-        check_node(who, request, bound.as_ref())?;
+        check_node(state, who, request, bound.as_ref())?;
         let audiences =
             if request.audiences.is_empty() { vec![ISSUER.to_owned()] } else { request.audiences.clone() };
         let now = stamp.now;
@@ -217,8 +217,10 @@ fn bind(state: &State, request: &TokenRequest<'_>, bound: &Bound) -> Result<(&'s
     Ok((field, object))
 }
 
-/// A host gets tokens for its own pods and no others, for those whom the pods' volumes name (upstream's NodeRestriction).
+/// A host gets tokens for its own pods and no others, for those whom the pods' volumes and their drivers name (upstream's
+/// NodeRestriction).
 fn check_node(
+    state: &State,
     who: &UserInfo,
     request: &TokenRequest<'_>,
     bound: Option<&(&'static str, Object)>,
@@ -232,15 +234,45 @@ fn check_node(
     if node.is_empty() || pod.pointer("/spec/nodeName").is_none_or(|placed| placed != node) {
         return refused("node requested token bound to a pod scheduled on a different node");
     }
-    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    let sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    let volumes =
+        pod.pointer("/spec/volumes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let sources = volumes.iter().filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
     let named: Vec<&str> =
         sources.filter_map(|source| source["serviceAccountToken"]["audience"].as_str()).collect();
-    let is_known = |audience: &&String| *audience == ISSUER || named.contains(&audience.as_str());
+    let is_known = |audience: &str| {
+        audience == ISSUER
+            || named.contains(&audience)
+            || volumes.iter().any(|volume| is_for_driver(state, request.namespace, pod, volume, audience))
+    };
     match request.audiences.iter().find(|audience| !is_known(audience)) {
         Some(other) => refused(&format!("audience {other:?} not found in pod spec volume")),
         None => Ok(()),
     }
+}
+
+/// Whether the storage driver of a pod's volume gets tokens for an audience (`tokenRequests` of its CSIDriver).
+fn is_for_driver(state: &State, namespace: &str, pod: &Object, volume: &Value, audience: &str) -> bool {
+    let Some(name) = driver_of(state, namespace, pod, volume) else { return false };
+    let key = objects::key("storage.k8s.io", "csidrivers", "", &name);
+    let Some(driver) = state.get(key.as_bytes()).and_then(|kv| load(kv).ok()) else { return false };
+    let requests = driver.pointer("/spec/tokenRequests").and_then(Value::as_array);
+    requests.into_iter().flatten().any(|request| request["audience"] == audience)
+}
+
+/// The storage driver of a pod's volume: as the pod says, or as the volume does that its claim is bound to.
+fn driver_of(state: &State, namespace: &str, pod: &Object, volume: &Value) -> Option<String> {
+    if let Some(driver) = volume["csi"]["driver"].as_str() {
+        return Some(driver.to_owned());
+    }
+    let claim = match volume["persistentVolumeClaim"]["claimName"].as_str() {
+        Some(claim) => claim.to_owned(),
+        None if volume["ephemeral"].is_object() => format!("{}-{}", pod.name(), volume["name"].as_str()?),
+        None => return None,
+    };
+    let claim = find(state, "persistentvolumeclaims", namespace, &claim).ok()?;
+    let bound = claim.pointer("/spec/volumeName")?.as_str()?;
+    let bound = find(state, "persistentvolumes", "", bound).ok()?;
+    Some(bound.pointer("/spec/csi/driver")?.as_str()?.to_owned())
 }
 
 #[cfg(test)]

@@ -106,21 +106,20 @@ impl Requests {
     ) -> Response<Body> {
         // What is said at the door counts there, not who says it.
         if let Some(door) = self.door.get().filter(|door| door.is_at(request.uri().path())) {
-            let nobody = UserInfo::new(ANONYMOUS, [UNAUTHENTICATED]);
-            let (request, trail) = self.follow(request, Some(&nobody), id);
+            let (request, trail) = self.follow(request, Some(&nobody()), id);
             return answered(trail, door.answer(request).await);
         }
         let encoding = accepted_error(request.headers());
         let who = match who {
-            Some(who) => Some(who),
-            None => self.of_token(request.headers()).await,
+            Some(who) => Some(who.authenticated()),
+            None if is_open(&request) => Some(nobody()),
+            None => self.of_token(request.headers()).await.map(UserInfo::authenticated),
         };
         let Some(who) = who else {
             let answer = error_as(&Status::unauthorized(), encoding);
             self.tell_unknown(&request, id, &answer);
             return answer;
         };
-        let who = who.authenticated();
         let (request, trail) = self.follow(request, Some(&who), id);
         let answer = self.answer_known(request, who, encoding, trail.as_deref()).await;
         answered(trail, answer)
@@ -135,7 +134,9 @@ impl Requests {
         trail: Option<&Trail>,
     ) -> Response<Body> {
         let connection = request.extensions().get::<Connection>();
-        if let Some(Err(status)) = connection.map(|connection| connection.know(&who)) {
+        // Who shows nothing of themselves takes no place of those who do.
+        let known = connection.filter(|_| !who.is_in(UNAUTHENTICATED));
+        if let Some(Err(status)) = known.map(|connection| connection.know(&who)) {
             return error_as(&status, encoding);
         }
         let who = match impersonated(&self.registry, &who, request.headers()) {
@@ -364,6 +365,19 @@ fn answered(trail: Option<Arc<Trail>>, answer: Response<Body>) -> Response<Body>
         Some(trail) => trail.answered(answer),
         None => answer,
     }
+}
+
+/// Who shows nothing of themselves.
+fn nobody() -> UserInfo {
+    UserInfo::new(ANONYMOUS, [UNAUTHENTICATED])
+}
+
+/// Whether a request may come from anybody, as far as roles give it to them: it asks how the server is, as load balancers
+/// do, and shows no token. A token that isn't good gets nothing, not even what it would without.
+fn is_open(request: &Request<Body>) -> bool {
+    matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz")
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(AUTHORIZATION)
 }
 
 /// The bearer token of a request.

@@ -266,13 +266,14 @@ async fn an_agents_tokens_are_for_its_own_pods_and_whom_their_volumes_name() {
             {"serviceAccountToken": {"path": "t", "audience": "vault"}}]}}],
         "containers": [{"name": "a", "image": "i"}]}});
     let uid = made(&house, PODS, pod).await["metadata"]["uid"].clone();
-    let ask = async |audiences: Value, uid: Value| {
+    let ask_for = async |pod: &str, audiences: Value, uid: Value| {
         let spec = json!({"audiences": audiences, "boundObjectRef":
-            {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}});
+            {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": uid}});
         let request = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec});
         let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
         house.ask_as(node("n1"), "POST", path, Some(request)).await
     };
+    let ask = async |audiences: Value, uid: Value| ask_for("p", audiences, uid).await;
     assert_eq!(ask(json!(["vault"]), uid.clone()).await.0, 201);
     assert_eq!(ask(json!([]), uid.clone()).await.0, 201);
     let (code, answer) = ask(json!(["vault", "bank"]), uid).await;
@@ -280,4 +281,27 @@ async fn an_agents_tokens_are_for_its_own_pods_and_whom_their_volumes_name() {
     assert!(code == 403 && answer["message"].as_str().unwrap().contains(why), "{answer}");
     let (code, answer) = ask(json!([]), json!("")).await;
     assert!(code == 403 && answer["message"].as_str().unwrap().contains("without a uid"), "{answer}");
+
+    // What the drivers of the pod's volumes ask for: of one that the pod names, and of one behind a claim.
+    for driver in ["own.io", "claimed.io"] {
+        let object = json!({"kind": "CSIDriver", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": driver},
+            "spec": {"volumeLifecycleModes": ["Ephemeral", "Persistent"], "tokenRequests": [{"audience": driver}]}});
+        made(&house, "/apis/storage.k8s.io/v1/csidrivers", object).await;
+    }
+    let volume = json!({"kind": "PersistentVolume", "apiVersion": "v1", "metadata": {"name": "v"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "csi": {"driver": "claimed.io", "volumeHandle": "h"}}});
+    made(&house, "/api/v1/persistentvolumes", volume).await;
+    let claim = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1", "metadata": {"name": "c"},
+        "spec": {"volumeName": "v", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    made(&house, "/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
+    let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "q"}, "spec": {"nodeName": "n1",
+        "volumes": [{"name": "own", "csi": {"driver": "own.io"}},
+            {"name": "claimed", "persistentVolumeClaim": {"claimName": "c"}}],
+        "containers": [{"name": "a", "image": "i"}]}});
+    let uid = made(&house, PODS, pod).await["metadata"]["uid"].clone();
+    for (audience, expected) in [("own.io", 201), ("claimed.io", 201), ("vault", 403)] {
+        let (code, answer) = ask_for("q", json!([audience]), uid.clone()).await;
+        assert_eq!(code, expected, "{audience}: {answer}");
+    }
 }

@@ -19,6 +19,7 @@ mod fairness;
 mod hooks;
 mod hosts;
 mod house;
+mod identities;
 mod kinds;
 mod known;
 mod kubectl;

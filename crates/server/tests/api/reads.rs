@@ -208,7 +208,7 @@ async fn metrics_count_what_was_asked() {
 #[tokio::test]
 async fn nobody_and_strangers_get_nothing() {
     let house = House::new().await;
-    for path in ["/api/v1/nodes", "/version", "/healthz", "/apis", "/nothing"] {
+    for path in ["/api/v1/nodes", "/version", "/metrics", "/apis", "/nothing"] {
         let request = Request::get(path).body(body_of("")).unwrap();
         assert_eq!(house.server.handle(request, None).await.status(), 401, "{path}");
     }
