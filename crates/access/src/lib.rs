@@ -27,6 +27,7 @@ pub use roles::Grant;
 pub use rule::Rule;
 pub use shown::ShownCertificate;
 pub use tokens::{
-    Authenticated, Bound, Issued, Stamp, TokenError, TokenRequest, Tokens, openid_configuration,
+    Authenticated, Bound, Issued, Stamp, TokenError, TokenRequest, Tokens, asked_token, openid_configuration,
+    outside_answer, outside_question, reviewed,
 };
 pub use user_info::{AUTHENTICATED, MASTERS, NODE_PREFIX, NODES, UNAUTHENTICATED, UserInfo};

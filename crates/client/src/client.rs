@@ -25,6 +25,7 @@ pub struct Client {
     endpoint: Arc<Endpoint>,
     token: Option<HeaderValue>,
     timeout: Duration,
+    largest_answer: usize,
     namespace: String,
 }
 
@@ -66,6 +67,7 @@ impl Client {
             endpoint: Arc::new(Endpoint::new(config)?),
             token,
             timeout: Duration::from_secs(30),
+            largest_answer: LIMIT,
             namespace: config.namespace.clone().unwrap_or_else(|| "default".into()),
         })
     }
@@ -73,6 +75,11 @@ impl Client {
     /// The same client (and connections) that waits this long for a whole answer; 30 s unless told.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Client { timeout, ..self.clone() }
+    }
+
+    /// The same client (and connections) that reads no longer answer than this, in bytes; 256 MiB unless told.
+    pub fn with_largest_answer(&self, bytes: usize) -> Self {
+        Client { largest_answer: bytes, ..self.clone() }
     }
 
     /// The namespace of the kubeconfig's context, `default` where it has none.
@@ -139,7 +146,7 @@ impl Client {
         let answered = self.in_time(self.timeout, async {
             let (response, connection) = self.endpoint.send(request).await?;
             let (parts, body) = response.into_parts();
-            let limit = if parts.status.is_success() { LIMIT } else { ERROR_LIMIT };
+            let limit = if parts.status.is_success() { self.largest_answer } else { ERROR_LIMIT };
             let body = self.endpoint.read(body, path, limit).await?;
             self.endpoint.keep(connection);
             if !parts.status.is_success() {

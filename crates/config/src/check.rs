@@ -96,6 +96,9 @@ impl HostConfig {
         if let Some(audit) = &self.audit {
             audit.check(&mut findings);
         }
+        if let Some(webhook) = &self.token_webhook {
+            webhook.check(&mut findings);
+        }
         findings.require(
             self.encryption_file.is_none() || self.datastore.is_none(),
             "encryptionFile",

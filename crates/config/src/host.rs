@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressRange, Audit, Datastore, Dns, Eviction, Fencing, Ports, Scheduling, Shutdown, Timeouts};
+use crate::{
+    AddressRange, Audit, Datastore, Dns, Eviction, Fencing, Ports, Scheduling, Shutdown, Timeouts,
+    TokenWebhook,
+};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -64,6 +67,9 @@ pub struct HostConfig {
     /// Where the audit records what requests did. None without an audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
+    /// Who is asked about tokens that the cluster didn't make. None where there are no such tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_webhook: Option<TokenWebhook>,
     /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]

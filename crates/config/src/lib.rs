@@ -19,6 +19,7 @@ mod ports;
 mod scheduling;
 mod shutdown;
 mod timeouts;
+mod token_webhook;
 mod virtual_routers;
 
 pub use addresses::AddressRange;
@@ -37,6 +38,7 @@ pub use scheduling::{
 };
 pub use shutdown::{PriorityGrace, Shutdown};
 pub use timeouts::{Heartbeats, LeaseTimeouts, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
+pub use token_webhook::TokenWebhook;
 
 /// All settings of a host beside who it is and where its files lie, as they are where its configuration says nothing: YAML, with the
 /// reasons. What has no value by default stands behind a `#`, as an example.

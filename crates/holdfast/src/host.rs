@@ -45,6 +45,7 @@ use crate::service_manager::ServiceManager;
 use crate::store_door;
 use crate::threads;
 use crate::timeline;
+use crate::token_webhook;
 use crate::virtual_routers;
 use crate::watchdog;
 use crate::without::{Part, Without};
@@ -299,6 +300,7 @@ async fn start(
         edge: Arc::new(server::SystemEdge),
     });
     install::open_door(&server, &config, &engine, membership.hosts());
+    token_webhook::ask(&server, config.token_webhook.as_ref())?;
     overview::show(&server, &config, &engine, &membership, &certificates)?;
     // With the authority, which those who want to join know only by its hash.
     let shown = identity.showing(&trust);

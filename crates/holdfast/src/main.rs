@@ -50,6 +50,7 @@ mod store_door;
 mod tell;
 mod threads;
 mod timeline;
+mod token_webhook;
 mod unit;
 mod up;
 mod upgrade;

@@ -104,6 +104,7 @@ impl Shared {
                 eviction: config.eviction.clone(),
                 shutdown: config.shutdown.clone(),
                 audit: None,
+                token_webhook: None,
                 registries_file: None,
                 static_pods: None,
                 runtime: None,

@@ -79,6 +79,7 @@ pub(crate) fn host_config(whole: Whole<'_>) -> HostConfig {
         eviction: settings.eviction,
         shutdown: settings.shutdown,
         audit: settings.audit,
+        token_webhook: settings.token_webhook,
         registries_file: settings.registries_file,
         static_pods: settings.static_pods,
         runtime: settings.runtime,

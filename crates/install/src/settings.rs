@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{AddressRange, Audit, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts};
+use config::{AddressRange, Audit, Dns, Eviction, Ports, Scheduling, Shutdown, Timeouts, TokenWebhook};
 use serde::{Deserialize, Serialize};
 
 /// Why a file of settings can't be used.
@@ -35,7 +35,7 @@ pub enum Error {
 }
 
 /// What a host's configuration says beside who the host is and where it lives: the same on all hosts of a cluster, but for the
-/// audit, the file with the keys of what is encrypted, the file about registries, the folder of static pods and the runtime of others.
+/// audit, the webhook for tokens, the file with the keys of what is encrypted, the file about registries, the folder of static pods and the runtime of others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
@@ -57,6 +57,9 @@ pub struct Settings {
     /// Where the audit records what requests did, by files of this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
+    /// Who is asked about tokens that the cluster didn't make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_webhook: Option<TokenWebhook>,
     /// The file about registries of images, on this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,
@@ -122,6 +125,7 @@ mod tests {
             static_pods,
             runtime,
             audit,
+            token_webhook,
             encryption_file,
         } = Settings::load(&path).unwrap();
         assert_eq!((ports, timeouts, scheduling), Default::default(), "their fields are all told");
@@ -133,6 +137,7 @@ mod tests {
             audit.is_some_and(|audit| audit.log.is_some() && audit.webhook.is_some())
                 && encryption_file.is_some()
         );
+        assert!(token_webhook.is_some());
         std::fs::write(&path, "ports: {api: 7443}\n").unwrap();
         assert_eq!(Settings::load(&path).unwrap().ports.api, 7443);
         for wrong in ["name: n1\n", "ports: {api: x}\n", "ports: {}\nports: {}\n", "a: [\n"] {

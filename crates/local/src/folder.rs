@@ -222,6 +222,7 @@ impl Folder {
             eviction: eviction(),
             shutdown: Default::default(),
             audit: None,
+            token_webhook: None,
             registries_file: self.record.registries.clone(),
             static_pods: self.record.static_pods.clone(),
             runtime: self.record.runtime.clone(),

@@ -26,5 +26,5 @@ pub use aggregation::FrontProxy;
 pub use backend::Backends;
 pub use clock::{Edge, SystemEdge};
 pub use http::{Body, Limits};
-pub use requests::{Door, Measure, Overview, TurnedAway};
+pub use requests::{Door, Measure, Overview, TokenReviewer, TurnedAway};
 pub use server::{Listening, Options, Server};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use machinery::{Object, Status};
+use machinery::Object;
 use objects::look;
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::State;
 
 use super::secret::{self, LEGACY_ISSUER};
@@ -79,28 +79,9 @@ impl Tokens {
         Ok(Authenticated { who, audiences: meant })
     }
 
-    /// Answers a `TokenReview` at `now`.
-    ///
-    /// # Errors
-    /// 400 if it names no token.
-    pub fn review(&self, state: &State, mut review: Object, now: Timestamp) -> Result<Object, Status> {
-        let spec = review.0.get("spec").unwrap_or(&Value::Null);
-        if spec["token"].as_str().unwrap_or_default().is_empty() {
-            return Err(Status::bad_request("token is required for TokenReview in authentication"));
-        }
-        let list = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let audiences: Vec<String> = list.map(str::to_owned).collect();
-        let token = spec["token"].as_str().unwrap_or_default();
-        let status = match self.authenticate(state, token, &audiences, now) {
-            Ok(found) => json!({
-                "authenticated": true,
-                "user": found.who.authenticated().user_info(),
-                "audiences": found.audiences,
-            }),
-            Err(_) => json!({"user": {}, "error": "invalid bearer token"}),
-        };
-        review.0.insert("status".into(), status);
-        Ok(review)
+    /// Whether the cluster made a token, good or not.
+    pub fn has_made(&self, token: &str) -> bool {
+        self.claims(token).is_some()
     }
 }
 

@@ -7,6 +7,7 @@ mod authenticate;
 mod discovery;
 mod jwt;
 mod request;
+mod review;
 mod secret;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::fmt;
 pub use authenticate::{Authenticated, TokenError};
 pub use discovery::openid_configuration;
 pub use request::{Bound, Issued, Stamp, TokenRequest};
+pub use review::{asked_token, outside_answer, outside_question, reviewed};
 
 /// The issuer of the tokens, as they name it themselves; and the audience of those that the API believes.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

@@ -38,6 +38,7 @@ pub(super) fn config() -> HostConfig {
         eviction: config::Eviction::default(),
         shutdown: config::Shutdown::default(),
         audit: None,
+        token_webhook: None,
         registries_file: None,
         static_pods: None,
         runtime: None,

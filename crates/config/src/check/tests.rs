@@ -29,6 +29,7 @@ pub(crate) fn config() -> HostConfig {
         eviction: Eviction::default(),
         shutdown: Shutdown::default(),
         audit: None,
+        token_webhook: None,
         registries_file: None,
         static_pods: None,
         runtime: None,
@@ -115,6 +116,13 @@ fn what_can_t_work_is_found_at_its_field() {
         (|c| c.data_dir = "data".into(), "dataDir: data is no absolute path; "),
         (|c| c.runtime = Some("/run/x.sock".into()), "runtime: \"/run/x.sock\" is no runtime's address; "),
         (|c| c.encryption_file = Some("e.yaml".into()), "encryptionFile: e.yaml is no absolute path; "),
+        (
+            |c| {
+                c.token_webhook =
+                    Some(crate::TokenWebhook { kubeconfig: "w.conf".into(), cache_ttl: Duration::ZERO })
+            },
+            "tokenWebhook.kubeconfig: w.conf is no absolute path; ",
+        ),
         (|c| c.registries_file = Some("r.yaml".into()), "registriesFile: r.yaml is no absolute path; "),
         (|c| c.static_pods = Some("manifests".into()), "staticPods: manifests is no absolute path; "),
     ];

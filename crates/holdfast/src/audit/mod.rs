@@ -19,6 +19,8 @@ use tracing::info_span;
 use self::log::LogFile;
 use self::queue::Queue;
 
+pub use self::webhook::behind_prefix;
+
 /// The longest policy that is read, in bytes.
 const LONGEST_POLICY: u64 = 1 << 20;
 /// How long the end of the host waits for what is still to be written.

@@ -91,7 +91,7 @@ impl Sender {
 }
 
 /// What stands behind the path of the server's address, which the client puts before all paths.
-fn behind_prefix(server: &str) -> String {
+pub fn behind_prefix(server: &str) -> String {
     let uri: Uri = server.parse().unwrap_or_default();
     let slash = if uri.path().trim_end_matches('/').is_empty() { "/" } else { "" };
     let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));

@@ -10,6 +10,7 @@ mod impersonate;
 mod metrics;
 mod objects;
 mod openapi;
+mod outside;
 mod route;
 mod serve;
 mod status;
@@ -21,6 +22,7 @@ mod write;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::objects::Writer;
 use audit::Auditor;
@@ -31,6 +33,7 @@ use self::discovery::Discovery;
 use self::door::Opened;
 use self::metrics::Metrics;
 use self::openapi::OpenApi;
+use self::outside::Outside;
 use self::status::Shown;
 use self::trail::AuditedWriter;
 use crate::aggregation::Aggregation;
@@ -43,6 +46,7 @@ use crate::usage::Usage;
 
 pub use self::door::{Door, TurnedAway};
 pub use self::metrics::Measure;
+pub use self::outside::TokenReviewer;
 pub use self::status::Overview;
 
 /// What requests for objects are answered with.
@@ -51,6 +55,8 @@ pub(crate) struct Objects {
     beside: Beside,
     outgoing: Arc<Outgoing>,
     metrics: Arc<Metrics>,
+    /// Who knows tokens that the cluster didn't make.
+    outside: OnceLock<Outside>,
     /// True once the server ends.
     closing: Receiver<bool>,
 }
@@ -94,7 +100,8 @@ impl Requests {
     ) -> Self {
         let Observers { measures, audit } = observers;
         let (beside, metrics) = (Beside::default(), Arc::new(Metrics::new(measures)));
-        let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
+        let outside = OnceLock::new();
+        let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, outside, closing };
         let openapi = OpenApi::new(registry.clone(), aggregation.clone());
         let usage = Usage::new(registry.clone(), proxy.clone());
         let ahead = Ahead::default();
@@ -128,6 +135,11 @@ impl Requests {
     /// Shows how the hosts are; what is shown later isn't seen.
     pub(crate) fn show(&self, overview: Arc<dyn Overview>) {
         let _ = self.overview.set(Shown::new(overview));
+    }
+
+    /// Asks somebody outside about tokens; there is one at most.
+    pub(crate) fn review_tokens_by(&self, reviewer: Arc<dyn TokenReviewer>, kept_for: Duration) {
+        let _ = self.objects.outside.set(Outside::new(reviewer, kept_for));
     }
 
     /// The write path for the parts of this process.

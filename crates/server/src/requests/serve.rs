@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::{Attributes, TokenError, UNAUTHENTICATED, UserInfo, Wanted, openid_configuration};
+use access::{Attributes, UNAUTHENTICATED, UserInfo, Wanted, openid_configuration};
 use api::Catalog;
 use fairness::{Admitted, Class};
 use http::header::AUTHORIZATION;
@@ -25,7 +25,6 @@ use crate::http::response::{bytes, error_as, full, json, no_such_path, warn};
 use crate::http::warnings;
 use crate::http::websocket::WebSocket;
 use crate::http::{Asked, Body, Connection, Target, only_name};
-use crate::registry::Freshness;
 use crate::usage::{self, Usage};
 
 /// What a request means, before anybody asks whether it may be.
@@ -175,20 +174,9 @@ impl Requests {
         response
     }
 
-    /// The account whose token came with a request.
+    /// Whose token came with a request.
     async fn of_token(&self, headers: &HeaderMap) -> Option<UserInfo> {
-        let (registry, token) = (&self.registry, bearer(headers)?);
-        let edge = registry.edge();
-        let known = registry.store().snapshot();
-        let found = match registry.tokens().authenticate(&known, token, &[], edge.second()) {
-            // It may have been made a moment ago, at another host.
-            Err(TokenError::Unbound) => {
-                let newest = registry.state(Freshness::Newest).await.ok()?;
-                registry.tokens().authenticate(&newest, token, &[], edge.second())
-            }
-            found => found,
-        };
-        Some(found.ok()?.who)
+        Some(self.objects.whose(bearer(headers)?, &[]).await?.who)
     }
 
     /// Answers when it is the request's turn.

@@ -1,6 +1,6 @@
 //! Requests that change something.
 
-use access::{Stamp, TokenRequest};
+use access::{Stamp, TokenRequest, asked_token, reviewed};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use machinery::{Object, PatchType, Status};
@@ -43,8 +43,8 @@ pub(crate) async fn write(
     let is_apply =
         asked.verb == "patch" && matches!(content_type(&parts.headers).as_str(), apply::YAML | apply::CBOR);
     let options = WriteOptions::parse(asked.query, &parts.headers, asked.verb, is_apply)?;
-    let write =
-        Writing { registry: &with.registry, asked, headers: &parts.headers, accepted, options, is_apply };
+    let (registry, headers) = (&*with.registry, &parts.headers);
+    let write = Writing { with, registry, asked, headers, accepted, options, is_apply };
     let body = body::read(body, &with.beside).await?;
     let large = body.len().max(write.stored_bytes());
     let _room = with.beside.room(large)?;
@@ -55,6 +55,7 @@ pub(crate) async fn write(
 }
 
 struct Writing<'a> {
+    with: &'a Objects,
     registry: &'a Registry,
     asked: &'a Asked<'a>,
     headers: &'a HeaderMap,
@@ -128,7 +129,7 @@ impl<'a> Writing<'a> {
         let target = self.asked.target;
         let read = || body::object(target.resource, self.headers, self.options.validation, body.clone());
         if is_question(target.resource) {
-            return self.answer(201, self.review(read()?)?);
+            return self.answer(201, self.review(read()?).await?);
         }
         let written = self.registry.create(&self.creation(), &read).await?;
         let created = Created(written.name().to_owned());
@@ -158,7 +159,7 @@ impl<'a> Writing<'a> {
         self.accepted.encoding.answer(201, &answer.into_value())
     }
 
-    fn review(&self, mut question: Object) -> Result<Object, Status> {
+    async fn review(&self, mut question: Object) -> Result<Object, Status> {
         let (target, registry, edge) = (self.asked.target, self.registry, self.registry.edge());
         fit_namespace(target.resource, &target.namespace, &mut question)?;
         Recorded::Update(&self.options.manager).update(
@@ -168,10 +169,11 @@ impl<'a> Writing<'a> {
             &mut question,
             &edge.time(),
         );
-        let state = registry.store().snapshot();
         if target.resource.plural == "tokenreviews" {
-            return registry.tokens().review(&state, question, edge.second());
+            let (token, audiences) = asked_token(&question)?;
+            return Ok(reviewed(question, self.with.whose(&token, &audiences).await));
         }
+        let state = registry.store().snapshot();
         registry.authorizer().review(&state, self.asked.who, target.resource, question, edge.second())
     }
 

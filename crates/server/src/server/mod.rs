@@ -5,6 +5,7 @@ mod listener;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use access::{Authorizer, ClusterAuthority, Revocations, ShownCertificate, Tokens, UserInfo};
 use audit::Auditor;
@@ -35,7 +36,7 @@ use crate::http::response::full;
 use crate::http::{Body, Limits};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
-use crate::requests::{Door, Measure, Observers, Overview, Requests};
+use crate::requests::{Door, Measure, Observers, Overview, Requests, TokenReviewer};
 
 pub use listener::Listening;
 
@@ -148,6 +149,12 @@ impl Server {
     /// to the other hosts too. There is one overview at most: what is shown later isn't seen.
     pub fn show(&self, overview: Arc<dyn Overview>) {
         self.requests.show(overview);
+    }
+
+    /// Asks `reviewer` whose tokens are that the cluster didn't make, and takes its answers for true for `kept_for`. There is one at
+    /// most: who is named later is asked nothing.
+    pub fn review_tokens_by(&self, reviewer: Arc<dyn TokenReviewer>, kept_for: Duration) {
+        self.requests.review_tokens_by(reviewer, kept_for);
     }
 
     /// Makes the default objects, those that are missing: namespaces, the services `kubernetes` and `kube-dns`, the runtime

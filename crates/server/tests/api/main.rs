@@ -25,6 +25,7 @@ mod known;
 mod kubectl;
 mod layers;
 mod openapi;
+mod outside_tokens;
 mod policies;
 mod policy_parameters;
 mod proxy;
