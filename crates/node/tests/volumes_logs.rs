@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -216,15 +218,27 @@ async fn ask(
     who: Option<(&str, &str)>,
     path: &str,
 ) -> hyper::Response<hyper::body::Incoming> {
+    send(host, host.authority.client(who), None, path).await.unwrap()
+}
+
+/// Asks it in the name of what `tls` and a header show.
+async fn send(
+    host: &TestHost,
+    tls: Arc<rustls::ClientConfig>,
+    authorization: Option<&str>,
+    path: &str,
+) -> Result<hyper::Response<hyper::body::Incoming>, Box<dyn std::error::Error>> {
     let address = host.agent.as_ref().unwrap().listening();
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(host.authority.client(who));
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let stream = connector.connect(name, stream).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let name = rustls::pki_types::ServerName::try_from("localhost")?;
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = hyper::Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new());
-    sender.send_request(request.unwrap()).await.unwrap()
+    let mut request = hyper::Request::get(path).header("host", "localhost");
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    Ok(sender.send_request(request.body(Empty::<bytes::Bytes>::new())?).await?)
 }
 
 async fn text(response: hyper::Response<hyper::body::Incoming>) -> String {
@@ -232,6 +246,24 @@ async fn text(response: hyper::Response<hyper::body::Incoming>) -> String {
 }
 
 const ADMIN: Option<(&str, &str)> = Some(("kubernetes-admin", "system:masters"));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_port_opens_to_no_token_or_password_and_to_no_other_authority() {
+    let mut host = TestHost::start();
+    for path in
+        ["/healthz", "/pods", "/metrics/resource", "/containerLogs/default/a/main", "/exec/default/a/main"]
+    {
+        for shown in [None, Some("Basic YWRtaW46YWRtaW4="), Some("Bearer nonsense"), Some("Bearer a.b.c")] {
+            let answer = send(&host, host.authority.client(None), shown, path).await.unwrap();
+            assert_eq!(answer.status(), 401, "{path} {shown:?}");
+        }
+        let mut forged = rustls::ClientConfig::clone(&host.authority.client(None));
+        let forger = support::Authority::default();
+        forged.client_auth_cert_resolver = forger.client(ADMIN).client_auth_cert_resolver.clone();
+        assert!(send(&host, Arc::new(forged), None, path).await.is_err(), "{path}");
+    }
+    host.shut_down().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_and_followed_by_those_who_may() {

@@ -116,7 +116,8 @@ impl Outside {
                 found
             }
             Err(why) => {
-                self.complain(&why, now);
+                // A server may repeat in its error what it was sent.
+                self.complain(&why.replace(token, "TOKEN"), now);
                 None
             }
         }
