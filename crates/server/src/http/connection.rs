@@ -79,6 +79,11 @@ impl Places {
     }
 }
 
+/// On a request whose client has shown a certificate by which it is nobody: it names who it may not speak for, is over, or was
+/// taken back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Disbelieved;
+
 /// A client's connection. What lasts longer than HTTP on it holds this too: until the last of these is dropped it counts
 /// among the server's, and ends with its listener.
 #[derive(Debug, Clone)]

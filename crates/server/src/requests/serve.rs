@@ -18,6 +18,7 @@ use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, 
 use crate::aggregation::RequestInfo;
 use crate::http::annotations;
 use crate::http::compress::{compressed, takes_gzip};
+use crate::http::connection::Disbelieved;
 use crate::http::encoding::Encoding;
 use crate::http::negotiate::accepted_error;
 use crate::http::query::Query;
@@ -361,11 +362,12 @@ fn nobody() -> UserInfo {
 }
 
 /// Whether a request may come from anybody, as far as roles give it to them: it asks how the server is, as load balancers
-/// do, and shows no token. A token that isn't good gets nothing, not even what it would without.
+/// do, and shows neither a token nor a certificate. What is shown and isn't good gets nothing, not even what it would without.
 fn is_open(request: &Request<Body>) -> bool {
     matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz")
         && matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(AUTHORIZATION)
+        && request.extensions().get::<Disbelieved>().is_none()
 }
 
 /// The bearer token of a request.

@@ -24,7 +24,7 @@ use tracing::info_span;
 
 use super::Server;
 use crate::http::Body;
-use crate::http::connection::Connection;
+use crate::http::connection::{Connection, Disbelieved};
 use crate::http::patience::{Heard, Patience};
 use crate::http::socket::{Open, Socket};
 
@@ -141,6 +141,7 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         },
     };
     let certificates = encrypted.get_ref().1.peer_certificates();
+    let shows = certificates.is_some_and(|chain| !chain.is_empty());
     let shown = certificates
         .and_then(|chain| chain.first())
         .and_then(|c| server.shown_by(c, server.registry.edge().second()))
@@ -176,6 +177,9 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         let answer: BoxFuture<'static, _> = Box::pin(async move {
             let mut request: Request<Body> = request.map(|body| body.boxed_unsync());
             request.extensions_mut().insert(asking);
+            if shows && who.is_none() {
+                request.extensions_mut().insert(Disbelieved);
+            }
             Ok::<_, std::convert::Infallible>(server.handle(request, who).await)
         });
         answer

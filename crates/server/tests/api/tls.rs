@@ -103,17 +103,26 @@ impl Authority {
 /// Asks for the nodes over TLS; the answer is the code.
 pub async fn nodes(
     address: SocketAddr,
+    tls: ClientConfig,
+    http2: bool,
+) -> Result<u16, Box<dyn std::error::Error>> {
+    get(address, tls, http2, "/api/v1/nodes").await
+}
+
+/// Asks for anything likewise.
+async fn get(
+    address: SocketAddr,
     mut tls: ClientConfig,
     http2: bool,
+    path: &str,
 ) -> Result<u16, Box<dyn std::error::Error>> {
     let protocol: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
     tls.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::IpAddress(address.ip().into());
     let stream = TokioIo::new(TlsConnector::from(Arc::new(tls)).connect(name, stream).await?);
-    let request = Request::get(format!("https://{address}/api/v1/nodes"))
-        .header("host", "here")
-        .body(Empty::<Bytes>::new())?;
+    let request =
+        Request::get(format!("https://{address}{path}")).header("host", "here").body(Empty::<Bytes>::new())?;
     let response = if http2 {
         let executor = hyper_util::rt::TokioExecutor::new();
         let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await?;
@@ -345,6 +354,12 @@ async fn what_was_taken_back_speaks_for_nobody_from_then_on() {
         assert_eq!(merged.0, 200, "{merged:?}");
     }
     assert_eq!((ask(&jane).await, ask(&john).await, ask(&machine).await), (401, 200, 401));
+    // Not even what anybody hears who shows nothing.
+    let health = async |tls: Arc<ClientConfig>| {
+        get(listening.address(), ClientConfig::clone(&tls), false, "/readyz").await.unwrap()
+    };
+    assert_eq!(health(jane.client_config(&trust, &[]).unwrap()).await, 401);
+    assert_eq!(health(trust.client_config(&[]).unwrap()).await, 200);
     for mut open in watching {
         let mut rest = Vec::new();
         let end = tokio::time::timeout(Duration::from_secs(20), open.read_to_end(&mut rest));
