@@ -53,7 +53,7 @@ pub struct FenceAgent {
     /// How long each run of the program may take.
     #[serde(default = "usual_timeout", with = "humantime_serde")]
     pub timeout: Duration,
-    /// How often it is tried to switch the machine off.
+    /// How often it is tried to switch the machine off, and on.
     #[serde(default = "usual_tries")]
     pub tries: u32,
 }

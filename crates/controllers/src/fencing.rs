@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{FENCED_EPOCH, Fencing, Meta, Occurrence, Pod, STOPS_WITH_LEASE};
+use objects::{FENCED_EPOCH, Fencing, Meta, Occurrence, Pod, STOPS_WITH_LEASE, SWITCH_ON_EPOCH};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, LeaseEnd, Moment, Urgency};
@@ -108,7 +108,8 @@ fn fence(view: &View, node: &Arc<Node>, moment: &Moment<'_>, plan: &mut Plan) {
         let told = format!("Node {name} is back, in epoch {epoch} of its lease");
         let event = Occurrence::of(node.as_ref(), false, "NodeUnfenced", told);
         // The taint goes with the conditions' (`node::taints`).
-        plan.actions.push(mark(node, json!({"metadata": {"annotations": {(FENCED_EPOCH): null}}}), event));
+        let gone = json!({"metadata": {"annotations": {(FENCED_EPOCH): null, (SWITCH_ON_EPOCH): null}}});
+        plan.actions.push(mark(node, gone, event));
     } else if let Some(end) = moment.ended.get(name).filter(|end| end.epoch >= epoch) {
         if let Some(left) = hopes(end, moment) {
             plan.again(left);

@@ -4,5 +4,5 @@
 mod agents;
 mod watchdog;
 
-pub use agents::{Agent, Book, Problem, Seen};
+pub use agents::{Agent, Book, Problem, Seen, Step};
 pub use watchdog::{Device, Options, State, SystemDevice, Watchdog, run_watchdog_keeper};

@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use config::FenceAction;
-use fencing::{Agent, Book, Seen};
+use fencing::{Agent, Book, Seen, Step};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use membership::lease::Epoch;
-use objects::{Fencing, Occurrence, Reader, Recorder, Reporter, STOPS_WITH_LEASE, Writer};
+use objects::{
+    Fencing, Occurrence, Reader, Recorder, Reporter, STOPS_WITH_LEASE, SWITCH_ON_EPOCH, TypedRef, Write,
+    Writer,
+};
+use serde_json::json;
 use store::{State, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -21,7 +25,7 @@ const USER: &str = "system:kube-controller-manager";
 const LOOK: Duration = Duration::from_millis(200);
 /// The pause before an agent that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a majority may take to say that this host leads.
+/// How long a majority may take to say that this host leads, or to take in what it is about to do.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// The hosts that agents have switched off, each with the epoch of its lease that is over by that.
@@ -43,6 +47,7 @@ pub struct FenceAgents {
     silent_for: Duration,
     silence: Silence,
     store: Arc<dyn Store>,
+    writer: Arc<dyn Writer>,
     recorder: Recorder,
     runs: Runs,
 }
@@ -77,8 +82,14 @@ impl Runs {
 /// An agent's end.
 struct Ended {
     host: String,
-    epoch: Epoch,
-    outcome: Result<(), String>,
+    end: End,
+}
+
+enum End {
+    /// It was to switch the host off, by which this epoch would be over.
+    Off(Epoch, Result<(), String>),
+    /// It was to switch it on.
+    On,
 }
 
 impl FenceAgents {
@@ -98,7 +109,8 @@ impl FenceAgents {
             silent_for: config.fencing.silent_for,
             silence,
             store,
-            recorder: Recorder::start(writer, USER.into(), from),
+            recorder: Recorder::start(writer.clone(), USER.into(), from),
+            writer,
             runs,
         }
     }
@@ -115,8 +127,8 @@ impl FenceAgents {
             let last_heard = silent.borrow_and_update().clone();
             for (host, agent) in self.agents.iter() {
                 let seen = self.see(host, last_heard.get(host).copied(), &mut pods);
-                if let Some(epoch) = book.look(host, seen, self.silent_for) {
-                    let job = self.clone().switch_off(host.clone(), agent.clone(), epoch, tell.clone());
+                if let Some(step) = book.look(host, seen, self.silent_for) {
+                    let job = self.clone().take(step, host.clone(), agent.clone(), tell.clone());
                     tasks::spawn(info_span!("fence agent", %host), job);
                 }
             }
@@ -153,45 +165,64 @@ impl FenceAgents {
             let said = node.map(|node| Fencing::of(node.metadata.annotations.as_ref())).unwrap_or_default();
             seen.epoch = said.epoch.filter(|_| said.grade.is_some());
             seen.is_fenced = said.is_fenced();
+            // What is to stay off isn't switched on, also if that was configured later.
+            let is_reboot = self.agents.get(host).is_some_and(|agent| agent.action == FenceAction::Reboot);
+            seen.left_off = said.switch_on.filter(|_| is_reboot);
             seen.has_single = seen.epoch.is_some() && !seen.is_fenced && has_single(host, &state, pods);
         }
         seen
     }
 
-    /// Has a host's agent switch it off, and on again.
-    async fn switch_off(
-        self,
-        host: String,
-        said: config::FenceAgent,
-        epoch: Epoch,
-        tell: mpsc::Sender<Ended>,
-    ) {
-        let about = format!("Node {host} isn't heard: {} is to switch it off", said.program.display());
-        self.record(&host, false, "FencingStarted", about);
+    /// Has a host's agent do that. What can't be done yet when this host ends, or no longer leads, is for the next leader to do: so it is
+    /// written down first.
+    async fn take(self, step: Step, host: String, said: config::FenceAgent, tell: mpsc::Sender<Ended>) {
+        let program = said.program.display();
         let agent = Agent {
             program: said.program.clone(),
-            parameters: said.parameters,
-            secrets: said.secrets_file,
+            parameters: said.parameters.clone(),
+            secrets: said.secrets_file.clone(),
             timeout: said.timeout,
         };
-        let outcome = self.off(&host, &agent, said.tries).await;
-        let is_off = outcome.is_ok();
-        // Who would hear it is gone with the host.
-        let _ = tell.send(Ended { host: host.clone(), epoch, outcome }).await;
-        if is_off
-            && said.action == FenceAction::Reboot
-            && let Err(problem) = agent.on().await
-        {
-            let about = format!("Node {host} stays off: {problem}; switch it on by hand");
-            self.record(&host, true, "SwitchOnFailed", about);
+        match step {
+            Step::Off(epoch) => {
+                let about = format!("Node {host} isn't heard: {program} is to switch it off");
+                self.record(&host, false, "FencingStarted", about);
+                let outcome = self.off(&host, &agent, &said, epoch).await;
+                let is_off = outcome.is_ok();
+                // Who would hear it is gone with the host.
+                let _ = tell.send(Ended { host: host.clone(), end: End::Off(epoch, outcome) }).await;
+                if is_off && said.action == FenceAction::Reboot {
+                    self.on(&host, &agent, said.tries).await;
+                }
+            }
+            Step::On => {
+                let about = format!(
+                    "Node {host} was switched off, and its leader ended before it was on again: {program} is to switch it on"
+                );
+                self.record(&host, false, "SwitchOnStarted", about);
+                self.on(&host, &agent, said.tries).await;
+                let _ = tell.send(Ended { host, end: End::On }).await;
+            }
         }
     }
 
-    async fn off(&self, host: &str, agent: &Agent, tries: u32) -> Result<(), String> {
+    async fn off(
+        &self,
+        host: &str,
+        agent: &Agent,
+        said: &config::FenceAgent,
+        epoch: Epoch,
+    ) -> Result<(), String> {
         let mut why = String::new();
-        for turn in 0..tries {
+        for turn in 0..said.tries {
             if turn > 0 {
                 sleep(PAUSE).await;
+            }
+            if said.action == FenceAction::Reboot
+                && let Err(problem) = self.write_switch_on(host, Some(epoch)).await
+            {
+                why = format!("that it is to be switched on again can't be written on its Node: {problem}");
+                continue;
             }
             self.still_may(host).await?;
             match agent.off().await {
@@ -200,6 +231,46 @@ impl FenceAgents {
             }
         }
         Err(why)
+    }
+
+    /// Has a host's agent switch it on, and writes down that it is.
+    async fn on(&self, host: &str, agent: &Agent, tries: u32) {
+        let mut why = String::new();
+        for turn in 0..tries {
+            if turn > 0 {
+                sleep(PAUSE).await;
+            }
+            match agent.on().await {
+                Ok(()) => {
+                    // At worst the next leader switches on a machine that is on.
+                    if let Err(why) = self.write_switch_on(host, None).await {
+                        tracing::warn!(%host, "that it is on again can't be written on its Node: {why}");
+                    }
+                    return;
+                }
+                Err(problem) => why = problem.to_string(),
+            }
+        }
+        let about = format!("Node {host} stays off: {why}; switch it on by hand");
+        self.record(host, true, "SwitchOnFailed", about);
+    }
+
+    /// Writes on a host's Node in which epoch its machine is switched off to be switched on again; nothing once that is done.
+    async fn write_switch_on(&self, host: &str, epoch: Option<Epoch>) -> Result<(), String> {
+        let subject = TypedRef {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            namespace: String::new(),
+            name: host.to_owned(),
+        };
+        let epoch = epoch.map(|epoch| epoch.to_string());
+        let patch = json!({"metadata": {"annotations": {(SWITCH_ON_EPOCH): epoch}}});
+        let write = self.writer.write(USER, Write::Merge { subject, subresource: "", patch });
+        match timeout(ANSWER, write).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(refused)) => Err(refused.message),
+            Err(_) => Err(format!("that took longer than {ANSWER:?}")),
+        }
     }
 
     /// Makes sure that a majority follows this host right now, which one that was cut off can't know of itself, and that the host still isn't heard.
@@ -218,7 +289,11 @@ impl FenceAgents {
 
     /// Takes in how an agent ended.
     fn note(&self, book: &mut Book, end: Ended) {
-        let Ended { host, epoch, outcome } = end;
+        let Ended { host, end } = end;
+        let End::Off(epoch, outcome) = end else {
+            book.switched_on(&host);
+            return;
+        };
         let is_off = book.ended(&host, epoch, outcome.is_ok());
         self.runs.count(&host, if is_off { "off" } else { "failed" });
         let (reason, about) = match outcome {
@@ -260,157 +335,4 @@ fn has_single(host: &str, state: &State, pods: &mut Reader<Pod>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use futures::future::BoxFuture;
-    use machinery::{Object, Status};
-    use objects::{FENCING, LEASE_EPOCH, Write};
-    use serde_json::json;
-    use store::{Memory, Txn};
-
-    use super::*;
-
-    /// Long enough for any machine; nothing waits for it unless something is wrong.
-    const SOON: Duration = Duration::from_secs(20);
-
-    /// Nobody reads Events here.
-    struct Unread;
-
-    impl Writer for Unread {
-        fn write<'a>(&'a self, _: &'a str, _: Write) -> BoxFuture<'a, Result<Object, Status>> {
-            Box::pin(std::future::ready(Ok(Object(serde_json::Map::new()))))
-        }
-    }
-
-    /// A cluster whose host n2 has a pod that must not run twice, and an agent that switches it by a file.
-    struct Cluster {
-        folder: tempfile::TempDir,
-        agents: FenceAgents,
-        silent: watch::Sender<BTreeMap<String, Instant>>,
-        missed: watch::Sender<BTreeSet<String>>,
-    }
-
-    impl Cluster {
-        async fn new(script: &str, stops: &str) -> Cluster {
-            let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(Memory::default()));
-            let node = json!({"kind": "Node", "apiVersion": "v1",
-                "metadata": {"name": "n2", "annotations": {FENCING: "lease,agent", LEASE_EPOCH: "7"}}});
-            let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "db-0", "namespace": "d"},
-                "spec": {"nodeName": "n2", "containers": []},
-                "status": {"phase": "Running", "conditions": [{"type": STOPS_WITH_LEASE, "status": stops}]}});
-            store.txn(Txn::put(objects::key("", "nodes", "", "n2"), node.to_string())).await.unwrap();
-            store.txn(Txn::put(objects::key("", "pods", "d", "db-0"), pod.to_string())).await.unwrap();
-            let program = folder.path().join("fence_file");
-            // By another process: one that this process forks meanwhile would have it open for writing, and then it can't be executed.
-            let mut write = Command::new("sh");
-            write.args(["-c", r#"echo "$SCRIPT" > "$FILE" && chmod 755 "$FILE""#]);
-            write.env("SCRIPT", format!("#!/bin/sh\n{script}")).env("FILE", &program);
-            assert!(write.status().unwrap().success());
-            let (silent, silent_seen) = watch::channel(BTreeMap::new());
-            let (missed, missed_seen) = watch::channel(BTreeSet::new());
-            let file = folder.path().join("power").display().to_string();
-            let agent = config::FenceAgent {
-                program,
-                parameters: BTreeMap::from([("file".to_owned(), file)]),
-                secrets_file: None,
-                action: FenceAction::Off,
-                timeout: SOON,
-                tries: 2,
-            };
-            let agents = FenceAgents {
-                agents: Arc::new(BTreeMap::from([("n2".to_owned(), agent)])),
-                silent_for: Duration::ZERO,
-                silence: Silence { silent: silent_seen, missed: missed_seen },
-                store,
-                recorder: Recorder::start(Arc::new(Unread), USER.into(), Reporter::default()),
-                runs: Runs::default(),
-            };
-            Cluster { folder, agents, silent, missed }
-        }
-
-        /// The agents at work.
-        fn run(&self) -> watch::Receiver<Off> {
-            let (tell_off, off) = watch::channel(Off::default());
-            tokio::spawn(self.agents.clone().run(tell_off));
-            off
-        }
-
-        /// No member hears n2 any more.
-        #[allow(clippy::disallowed_methods)] // Some instant to count from.
-        fn silence(&self) {
-            self.missed.send_replace(BTreeSet::from(["n2".to_owned()]));
-            self.silent.send_replace(BTreeMap::from([("n2".to_owned(), Instant::now())]));
-        }
-
-        fn power(&self) -> String {
-            std::fs::read_to_string(self.folder.path().join("power")).unwrap_or_default()
-        }
-
-        fn metrics(&self) -> String {
-            let mut out = String::new();
-            self.agents.runs.write(&mut out);
-            out
-        }
-
-        async fn until(&self, holds: impl Fn(&Self) -> bool) {
-            let looks = async {
-                while !holds(self) {
-                    sleep(Duration::from_millis(5)).await;
-                }
-            };
-            timeout(SOON, looks).await.expect("in time");
-        }
-    }
-
-    /// An agent that writes down what it was asked to do, and reports it when asked.
-    const GOOD: &str = r#"
-        while IFS='=' read -r name value; do case $name in action) action=$value;; file) file=$value;; esac; done
-        case $action in
-            status) [ "$(tail -n 1 "$file")" = off ] && exit 2; exit 0;;
-            *) echo "$action" >> "$file";;
-        esac"#;
-
-    #[tokio::test]
-    async fn a_host_that_is_silent_is_switched_off_and_known_to_be_until_it_is_back() {
-        let cluster = Cluster::new(GOOD, "True").await;
-        let mut off = cluster.run();
-        cluster.silence();
-        let known = BTreeMap::from([("n2".to_owned(), 7)]);
-        timeout(SOON, off.wait_for(|off| **off == known)).await.expect("in time").unwrap();
-        assert_eq!(cluster.power(), "off\n");
-        assert!(cluster.metrics().contains(r#"{host="n2",outcome="off"} 1"#), "{}", cluster.metrics());
-        cluster.silent.send_replace(BTreeMap::new());
-        timeout(SOON, off.wait_for(|off| off.is_empty())).await.expect("it is back").unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_fails_is_tried_twice_and_then_the_lease_decides() {
-        let cluster = Cluster::new(&format!("{GOOD}; [ $action = off ] && exit 1"), "True").await;
-        let off = cluster.run();
-        cluster.silence();
-        cluster.until(|cluster| cluster.metrics().contains(r#"outcome="failed"} 1"#)).await;
-        assert_eq!(cluster.power(), "off\noff\n");
-        assert!(off.borrow().is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_is_seen_of_a_host_is_what_spares_it() {
-        #[allow(clippy::disallowed_methods)] // Some instant to count from.
-        let heard = Some(Instant::now());
-        let see = |cluster: &Cluster, heard| {
-            let seen = cluster.agents.see("n2", heard, &mut Reader::default());
-            Seen { silent_for: seen.silent_for.map(|_| SOON), ..seen }
-        };
-        let cluster = Cluster::new(GOOD, "True").await;
-        let silent = Seen { silent_for: Some(SOON), ..Seen::default() };
-        assert_eq!(see(&cluster, None), Seen::default());
-        assert_eq!(see(&cluster, heard), silent, "a majority hears it");
-        cluster.silence();
-        let missed = Seen { is_missed: true, epoch: Some(7), has_single: true, ..silent };
-        assert_eq!(see(&cluster, heard), missed);
-        let cluster = Cluster::new(GOOD, "False").await;
-        cluster.silence();
-        assert_eq!(see(&cluster, heard), Seen { has_single: false, ..missed });
-    }
-}
+mod tests;

@@ -12,6 +12,9 @@ pub const FENCING: &str = "holdfast.dev/fencing";
 pub const LEASE_EPOCH: &str = "holdfast.dev/lease-epoch";
 /// The annotation with the epoch up to which the host is fenced. The leader alone writes it.
 pub const FENCED_EPOCH: &str = "holdfast.dev/fenced-epoch";
+/// The annotation with the epoch in which the host's machine is being switched off by its fence agent, to be switched on again. The leader writes
+/// it before, and takes it away once the machine is on: whoever leads next reads in it what is left to do.
+pub const SWITCH_ON_EPOCH: &str = "holdfast.dev/switch-on-epoch";
 /// The condition of a pod by which its host says, before it starts it, that it stops with its lease.
 pub const STOPS_WITH_LEASE: &str = "holdfast.dev/StopsWithLease";
 
@@ -67,6 +70,8 @@ pub struct Fencing {
     pub epoch: Option<u64>,
     /// Up to which one the host is fenced.
     pub fenced: Option<u64>,
+    /// In which one its machine was to be switched off and on, and isn't known to be on again.
+    pub switch_on: Option<u64>,
 }
 
 impl Fencing {
@@ -75,11 +80,13 @@ impl Fencing {
         let said = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
         let words: Vec<&str> = said(FENCING).unwrap_or_default().split(',').collect();
         let has = |grade: &Grade| words.contains(&grade.as_str());
+        let epoch = |name: &str| said(name).and_then(|epoch| epoch.parse::<u64>().ok());
         Fencing {
             // All others come to that.
             grade: Grade::ALL.into_iter().rev().find(has).filter(|_| has(&Grade::Lease)),
-            epoch: said(LEASE_EPOCH).and_then(|epoch| epoch.parse().ok()),
-            fenced: said(FENCED_EPOCH).and_then(|epoch| epoch.parse().ok()),
+            epoch: epoch(LEASE_EPOCH),
+            fenced: epoch(FENCED_EPOCH),
+            switch_on: epoch(SWITCH_ON_EPOCH),
         }
     }
 
@@ -112,6 +119,7 @@ mod tests {
         assert_eq!(grades, [lease, watchdog, agent, lease, None, None]);
         let both = Grade::listed(&[Grade::Lease, Grade::Watchdog]);
         assert_eq!(node(&[(FENCING, both.as_str())]).grade, Some(Grade::Watchdog));
+        assert_eq!(node(&[(SWITCH_ON_EPOCH, "7")]), Fencing { switch_on: Some(7), ..Fencing::default() });
         assert_eq!(Fencing::of(None), Fencing::default());
     }
 }

@@ -35,7 +35,7 @@ pub use address::{ADDRESS_NAMESPACE, AddressHolder, AddressLease, may_change_add
 pub use address_pool::{AddressPool, NoPool, TAKES_ADDRESSES};
 pub use bound::node_of;
 pub use copies::{shared_labels, shared_owners, shared_text};
-pub use fencing::{FENCED_EPOCH, FENCING, Fencing, Grade, LEASE_EPOCH, STOPS_WITH_LEASE};
+pub use fencing::{FENCED_EPOCH, FENCING, Fencing, Grade, LEASE_EPOCH, STOPS_WITH_LEASE, SWITCH_ON_EPOCH};
 pub use followed::Followed;
 pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
 pub use local_path::{

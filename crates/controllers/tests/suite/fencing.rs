@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 use crate::stateful_sets::stateful;
 use controllers::{Key, LeaseEnd};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use objects::{Delete, FENCED_EPOCH, FENCING, Fencing, LEASE_EPOCH, STOPS_WITH_LEASE};
+use objects::{Delete, FENCED_EPOCH, FENCING, Fencing, LEASE_EPOCH, STOPS_WITH_LEASE, SWITCH_ON_EPOCH};
 use serde_json::{Value, json};
 
 impl Cluster {
@@ -88,11 +88,16 @@ async fn a_pod_of_a_stateful_set_runs_elsewhere_once_its_host_is_fenced_and_not_
     assert!(cluster.told(&host, "NodeFenced")[0].contains("epoch 7"));
     assert!(taints(&cluster, &host).contains(&("holdfast.dev/fenced".into(), "NoSchedule".into())));
 
-    // Back, in the next epoch.
+    // Back, in the next epoch: by hand, after its agent failed to switch it on.
+    let left_off: Value = json!({"metadata": {"annotations": {SWITCH_ON_EPOCH: "7"}}});
+    cluster.patch("v1", "Node", "", &host, "", left_off).await.unwrap();
+    cluster.settle().await;
+    assert_eq!(cluster.fencing(&host).switch_on, Some(7));
     cluster.hear(&host).await;
     cluster.register(&host, 8).await;
     cluster.settle().await;
-    assert_eq!(cluster.fencing(&host), Fencing { fenced: None, epoch: Some(8), ..cluster.fencing(&host) });
+    let is_back = Fencing { fenced: None, epoch: Some(8), switch_on: None, ..cluster.fencing(&host) };
+    assert_eq!(cluster.fencing(&host), is_back);
     assert_eq!(taints(&cluster, &host), []);
     assert_eq!(cluster.told(&host, "NodeUnfenced").len(), 1);
     assert_eq!(cluster.node_of("db-0"), Some(now), "nobody moves it back");

@@ -5,5 +5,5 @@ mod book;
 mod program;
 mod secrets;
 
-pub use book::{Book, Seen};
+pub use book::{Book, Seen, Step};
 pub use program::{Agent, Problem};
