@@ -4,6 +4,11 @@
 use crate::cluster::Cluster;
 use controllers::Key;
 
+/// A number that the environment gives.
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
 /// A pinch of randomness that a failing case repeats.
 pub struct Dice(pub u64);
 

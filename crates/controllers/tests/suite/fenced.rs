@@ -2,6 +2,8 @@
 //! clocks that go wrong, hosts that are paused, started anew or lose their power, links that are cut one way or both. In every step no pod of
 //! a StatefulSet has two processes, and once all is well again each has one.
 //!
+//! `HOLDFAST_STEPS` says how many steps are to be made, by as many seeds as it takes; `HOLDFAST_SEED` tries one.
+//!
 //! The store itself isn't here (`simulation`): who reaches a majority of the members reads and writes what is newest, and nobody else does; the
 //! controllers run on one who does.
 

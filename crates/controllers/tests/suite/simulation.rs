@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::agents::Agents;
 use crate::cluster::Cluster;
 use crate::declared;
-use crate::dice::Dice;
+use crate::dice::{Dice, number};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -394,11 +394,6 @@ async fn live(seed: u64, tells: bool) {
     let wrong = declared::faults(&simulation.cluster);
     assert!(wrong.is_empty(), "{wrong:#?}");
     simulation.stays().await;
-}
-
-/// A number that the environment gives.
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().unwrap())
 }
 
 #[test]

@@ -1,14 +1,26 @@
 //! What must hold in every history, and the mistakes that must be found.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use futures::FutureExt;
 
 use super::{Faults, HOSTS, RIGHT, STEP, World, number};
+use crate::dice;
 
-/// One history; how often a host was fenced.
-async fn history(seed: u64, faults: Faults) -> usize {
+/// What happened in histories.
+#[derive(Default)]
+struct Sum {
+    /// How many these were, each by the next seed.
+    seeds: u64,
+    /// In how many steps, after each of which the law was looked at.
+    steps: u64,
+    /// How often a host was fenced.
+    fenced: usize,
+}
+
+/// One history.
+async fn history(seed: u64, faults: Faults) -> World {
     let mut world = World::new(seed, faults).await;
     world.run(3_000).await;
     assert_eq!(world.running(), ["db-0", "db-1"], "seed {seed}: all was well");
@@ -20,15 +32,33 @@ async fn history(seed: u64, faults: Faults) -> usize {
     world.heal();
     world.run(15_000).await;
     assert_eq!(world.running(), ["db-0", "db-1"], "seed {seed}: all is well again");
-    world.fenced
+    world
 }
 
 #[tokio::test]
 async fn no_pod_of_a_stateful_set_ever_runs_twice_and_each_runs_in_the_end() {
-    let mut fenced = 0;
-    for seed in 0..40 {
-        fenced += history(seed, RIGHT).await;
+    if let Some(seed) = dice::number("HOLDFAST_SEED") {
+        history(seed, RIGHT).await;
+        return;
     }
+    let least = dice::number("HOLDFAST_STEPS").unwrap_or(0);
+    let mut sum = Sum::default();
+    while sum.seeds < 40 || sum.steps < least {
+        let seed = sum.seeds;
+        let lived = AssertUnwindSafe(history(seed, RIGHT)).catch_unwind().await;
+        let world = lived.unwrap_or_else(|failure| {
+            eprintln!(
+                "seed {seed} failed, after {} steps of others; HOLDFAST_SEED={seed} tries it alone",
+                sum.steps
+            );
+            resume_unwind(failure)
+        });
+        sum.seeds += 1;
+        sum.steps += world.now / STEP;
+        sum.fenced += world.fenced;
+    }
+    let Sum { seeds, steps, fenced } = sum;
+    println!("{steps} steps by {seeds} seeds, and a host was fenced {fenced} times");
     assert!(fenced > 20, "hardly anybody was ever fenced: {fenced} times");
 }
 
