@@ -206,6 +206,8 @@ fn faults_that_cannot_be_had_are_refused() {
         (&["--target", "worker"], "take follower"),
         (&["--scenario", "rollout", "--fault", "pause"], "knows no other fault"),
         (&["--cut", "true {node}"], "--kubeconfig"),
+        (&["--fence-agents", "agents.yaml"], "--kubeconfig"),
+        (&["--kubeconfig", "admin.conf"], "--fence-agents"),
     ] {
         let output = Command::new(HOLDFAST).arg("drill").args(args).stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success() && text(&output).contains(why), "{args:?}: {}", text(&output));

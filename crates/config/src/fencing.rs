@@ -88,8 +88,8 @@ impl Fencing {
         *self == Fencing::default()
     }
 
-    /// `fenced_after` is when the others have counted a host's lease to the end.
-    pub(crate) fn check(&self, fenced_after: Duration, findings: &mut Findings) {
+    /// Looks for what makes no sense. `fenced_after` is when the others have counted a host's lease to the end.
+    pub fn check(&self, fenced_after: Duration, findings: &mut Findings) {
         if let Some(path) = &self.watchdog {
             let what = format!("{} is no absolute path", path.display());
             findings.require(

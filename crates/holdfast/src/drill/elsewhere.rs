@@ -1,6 +1,8 @@
-//! A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands of the user's own.
+//! A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands of the user's own, or by fence
+//! agents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -8,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail, ensure};
 use client::Client;
 use drill::{BoxFuture, Fault, Happening};
+use fencing::Agent;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,11 +27,66 @@ const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/
 #[derive(Debug, Clone, clap::Args)]
 pub struct Commands {
     /// With --kubeconfig: the command for `sh -c` that cuts a host, whose name is put in place of {node}
-    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", value_parser = with_node)]
+    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", requires = "restore", value_parser = with_node)]
     pub cut: Option<String>,
     /// With --kubeconfig: the command that restores it
-    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", value_parser = with_node)]
+    #[arg(long, value_name = "COMMAND", requires = "kubeconfig", requires = "cut", value_parser = with_node)]
     pub restore: Option<String>,
+    /// With --kubeconfig: the fence agents that switch hosts off and on instead, as `fencing` in a host's configuration names them
+    #[arg(long, value_name = "FILE", requires = "kubeconfig", conflicts_with_all = ["cut", "restore"])]
+    pub fence_agents: Option<PathBuf>,
+}
+
+impl Commands {
+    /// What they name, if anything.
+    pub fn means(self) -> anyhow::Result<Option<Means>> {
+        if let Some(path) = self.fence_agents {
+            let agents = read_agents(&path);
+            let agents = agents.with_context(|| format!("no fence agents in {}", path.display()))?;
+            return Ok(Some(Means::Agents(agents)));
+        }
+        Ok(self.cut.zip(self.restore).map(|(cut, restore)| Means::Commands { cut, restore }))
+    }
+}
+
+/// What cuts hosts, and restores them.
+#[derive(Debug)]
+pub enum Means {
+    /// Commands for `sh -c`.
+    Commands {
+        /// What cuts one.
+        cut: String,
+        /// What restores it.
+        restore: String,
+    },
+    /// The hosts' fence agents.
+    Agents(BTreeMap<String, Agent>),
+}
+
+/// A file with fence agents.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentsFile {
+    agents: BTreeMap<String, config::FenceAgent>,
+}
+
+fn read_agents(path: &Path) -> anyhow::Result<BTreeMap<String, Agent>> {
+    let text = std::fs::read(path)?;
+    let file: AgentsFile = serde_json::from_value(values::from_yaml(&text)?)?;
+    let said = config::Fencing { agents: file.agents, ..config::Fencing::default() };
+    let mut findings = config::Findings::default();
+    // No lease is counted beside them.
+    said.check(Duration::MAX, &mut findings);
+    if let Some(problem) = findings.problems.first() {
+        bail!("{problem}");
+    }
+    let agent = |said: config::FenceAgent| Agent {
+        program: said.program,
+        parameters: said.parameters,
+        secrets: said.secrets_file,
+        timeout: said.timeout,
+    };
+    Ok(said.agents.into_iter().map(|(host, said)| (host, agent(said))).collect())
 }
 
 fn with_node(text: &str) -> Result<String, String> {
@@ -46,15 +105,14 @@ pub struct Elsewhere {
     hosts: Vec<String>,
     /// Those of them that are outside of the control plane.
     workers: Vec<String>,
-    cut: String,
-    restore: String,
-    /// Those that a command cut and none has restored.
+    means: Means,
+    /// Those that were cut and that nothing has restored.
     away: Mutex<BTreeSet<String>>,
 }
 
 impl Elsewhere {
     /// Asks the cluster for its hosts.
-    pub async fn find(client: Client, cut: String, restore: String) -> anyhow::Result<Self> {
+    pub async fn find(client: Client, means: Means) -> anyhow::Result<Self> {
         let nodes = client.get("/api/v1/nodes").await.context("can't ask the cluster for its nodes")?;
         let nodes = nodes["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let name = |node: &Value| node["metadata"]["name"].as_str().map(str::to_owned);
@@ -66,16 +124,47 @@ impl Elsewhere {
                 "the node {strange:?} can't be named in a command: only letters, digits, dashes and dots can"
             );
         }
-        Ok(Elsewhere { client, hosts, workers, cut, restore, away: Mutex::default() })
+        if let Means::Agents(agents) = &means
+            && let Some(host) = hosts.iter().find(|host| !agents.contains_key(host.as_str()))
+        {
+            bail!("the host {host} has no fence agent: name one for each host");
+        }
+        Ok(Elsewhere { client, hosts, workers, means, away: Mutex::default() })
     }
 
     /// Restores what is still cut.
     pub async fn restore_all(&self) -> anyhow::Result<()> {
         let away: Vec<String> = self.away().iter().cloned().collect();
         for host in away {
-            self.run(&self.restore, &host).await?;
+            self.restore(&host).await?;
         }
         Ok(())
+    }
+
+    /// Cuts a host. Returns when that began: it is done no earlier.
+    async fn cut(&self, host: &str) -> anyhow::Result<SystemTime> {
+        match &self.means {
+            Means::Commands { cut, .. } => self.run(cut, host).await,
+            Means::Agents(agents) => {
+                let at = now();
+                let ended = agent(agents, host)?.off().await;
+                ended.with_context(|| format!("the fence agent of {host} hasn't switched it off"))?;
+                Ok(at)
+            }
+        }
+    }
+
+    /// Restores it, likewise.
+    async fn restore(&self, host: &str) -> anyhow::Result<SystemTime> {
+        match &self.means {
+            Means::Commands { restore, .. } => self.run(restore, host).await,
+            Means::Agents(agents) => {
+                let at = now();
+                let ended = agent(agents, host)?.on().await;
+                ended.with_context(|| format!("the fence agent of {host} hasn't switched it on"))?;
+                Ok(at)
+            }
+        }
     }
 
     fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -118,7 +207,7 @@ impl drill::Site for Elsewhere {
         match fault {
             // A rollout's host is switched off by the same command.
             Fault::Command | Fault::PowerOff => Ok(()),
-            _ => Err("hosts elsewhere are broken by --cut alone".into()),
+            _ => Err("hosts elsewhere are broken by --cut or --fence-agents alone".into()),
         }
     }
 
@@ -126,13 +215,13 @@ impl drill::Site for Elsewhere {
         Box::pin(async move {
             // Also if the command fails: half of it may be done.
             self.away().insert(host.to_owned());
-            self.run(&self.cut, host).await
+            self.cut(host).await
         })
     }
 
     fn heal<'a>(&'a self, host: &'a str, _: Fault) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
         Box::pin(async move {
-            let at = self.run(&self.restore, host).await?;
+            let at = self.restore(host).await?;
             self.away().remove(host);
             Ok(at)
         })
@@ -154,6 +243,10 @@ impl drill::Site for Elsewhere {
     fn timeline(&self) -> UnboundedReceiver<Happening> {
         unbounded_channel().1
     }
+}
+
+fn agent<'a>(agents: &'a BTreeMap<String, Agent>, host: &str) -> anyhow::Result<&'a Agent> {
+    agents.get(host).with_context(|| format!("the host {host} has no fence agent"))
 }
 
 /// The host of a Lease's holder, whose identity is the host's name and something that no other process has.
@@ -224,8 +317,10 @@ mod tests {
             client,
             hosts: vec!["n1".into()],
             workers: Vec::new(),
-            cut: format!("echo {{node}} > '{path}'; echo not for the report"),
-            restore: format!("test \"$(cat '{path}')\" = {{node}} && rm '{path}'"),
+            means: Means::Commands {
+                cut: format!("echo {{node}} > '{path}'; echo not for the report"),
+                restore: format!("test \"$(cat '{path}')\" = {{node}} && rm '{path}'"),
+            },
             away: Mutex::default(),
         };
         elsewhere.inject("n1", Fault::Command).await.unwrap();
@@ -238,5 +333,54 @@ mod tests {
         elsewhere.restore_all().await.unwrap();
         assert!(!std::path::Path::new(&path).exists(), "what an interrupted drill had cut");
         assert!(elsewhere.can(Fault::Partition).is_err());
+    }
+
+    /// An agent that writes down what it was asked to do, and says what was last.
+    const AGENT: &str = r#"#!/bin/sh
+while IFS='=' read -r name value; do case $name in action) action=$value;; file) file=$value;; esac; done
+case $action in
+    status) [ "$(tail -n 1 "$file")" = off ] && exit 2; exit 0;;
+    *) echo "$action" >> "$file";;
+esac
+"#;
+
+    #[tokio::test]
+    async fn fence_agents_switch_hosts_off_and_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let [program, power, path] =
+            ["fence_file", "power", "agents.yaml"].map(|name| folder.path().join(name));
+        // By another process: one that this process forks meanwhile would have it open for writing, and then it can't be executed.
+        let mut write = std::process::Command::new("sh");
+        write.args(["-c", r#"printf %s "$SCRIPT" > "$FILE" && chmod 755 "$FILE""#]);
+        assert!(write.env("SCRIPT", AGENT).env("FILE", &program).status().unwrap().success());
+        let means = |said: Value| {
+            std::fs::write(&path, said.to_string()).unwrap();
+            Commands { cut: None, restore: None, fence_agents: Some(path.clone()) }.means()
+        };
+        for wrong in [
+            json!({"agents": {"n1": {"program": "fence_file"}}}),
+            json!({"agents": {"n1": {"program": program, "parameters": {"password": "x"}}}}),
+            json!({"silentFor": "5s", "agents": {}}),
+            json!({}),
+        ] {
+            assert!(means(wrong.clone()).is_err(), "{wrong}");
+        }
+        let said = json!({"agents": {"n1": {"program": program, "parameters": {"file": power}}}});
+        let elsewhere = Elsewhere {
+            client: Client::new(&client::Kubeconfig::anonymous("http://127.0.0.1:1")).unwrap(),
+            hosts: vec!["n1".into()],
+            workers: Vec::new(),
+            means: means(said).unwrap().unwrap(),
+            away: Mutex::default(),
+        };
+        let asked = || std::fs::read_to_string(&power).unwrap();
+        elsewhere.inject("n1", Fault::Command).await.unwrap();
+        assert_eq!(asked(), "off\n");
+        elsewhere.heal("n1", Fault::Command).await.unwrap();
+        elsewhere.restore_all().await.unwrap();
+        assert_eq!(asked(), "off\non\n");
+        elsewhere.inject("n1", Fault::Command).await.unwrap();
+        elsewhere.restore_all().await.unwrap();
+        assert_eq!(asked(), "off\non\noff\non\n", "what an interrupted drill had cut");
     }
 }

@@ -18,7 +18,7 @@ use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
 use crate::up::{logs, wait_until_ready};
 
-use self::elsewhere::{Commands, Elsewhere};
+use self::elsewhere::{Commands, Elsewhere, Means};
 use self::faults::FaultArgs;
 
 mod elsewhere;
@@ -88,8 +88,8 @@ pub struct Args {
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
-    /// A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands
-    #[arg(long, value_name = "FILE", requires = "cut", requires = "restore", conflicts_with_all = ["net", "runtime", "datastore", "fault", "rolling_restart"])]
+    /// A cluster that runs elsewhere, of any Kubernetes: its hosts are cut and restored by commands, or by fence agents
+    #[arg(long, value_name = "FILE", requires = "Commands", conflicts_with_all = ["net", "runtime", "datastore", "fault", "rolling_restart"])]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     commands: Commands,
@@ -151,9 +151,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let findings = Findings { json: args.json, html: args.html };
     findings.prepare()?;
-    if let (Some(kubeconfig), Some(cut), Some(restore)) =
-        (&args.kubeconfig, args.commands.cut, args.commands.restore)
-    {
+    if let (Some(kubeconfig), Some(means)) = (&args.kubeconfig, args.commands.means()?) {
         anyhow::ensure!(
             options.target != Target::Vip,
             "nothing says who holds an address of that cluster: name a host"
@@ -166,7 +164,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         options.fault = Fault::Command;
         let runs = |nodes| args.faults.runs(nodes);
         local::stand_guard()?;
-        let held = hold_elsewhere(kubeconfig, (cut, restore), args.scenario, options, runs, findings);
+        let held = hold_elsewhere(kubeconfig, means, args.scenario, options, runs, findings);
         return ground::runtime()?.block_on(held);
     }
     anyhow::ensure!(
@@ -213,7 +211,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Holds the drill in a cluster that is there already.
 async fn hold_elsewhere(
     kubeconfig: &Path,
-    (cut, restore): (String, String),
+    means: Means,
     scenario: Scenario,
     mut options: drill::Options,
     runs: impl Fn(usize) -> usize,
@@ -221,7 +219,7 @@ async fn hold_elsewhere(
 ) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let config = client::Kubeconfig::load(kubeconfig)?;
-    let site = Elsewhere::find(client::Client::new(&config)?, cut, restore).await?;
+    let site = Elsewhere::find(client::Client::new(&config)?, means).await?;
     options.runs = runs(drill::Site::hosts(&site).len());
     let outcome = tokio::select! {
         () = end.asked() => Err(anyhow::anyhow!("the drill was interrupted")),
