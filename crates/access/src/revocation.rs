@@ -114,11 +114,15 @@ impl RevocationList {
     }
 
     /// The merge that takes out what says nothing any more: users' entries of more than a year ago, since nothing that was made for them
-    /// before lasts for longer. None where there is nothing of that kind. It is for the object as it was read alone: one of these users
-    /// may be revoked anew meanwhile.
-    pub fn forgotten(object: &Value, now: Timestamp) -> Option<Value> {
+    /// before lasts for longer, and `others`, the keys of entries that aren't this list's. None where there is nothing of that kind. It is
+    /// for the object as it was read alone: one of these users may be revoked anew meanwhile.
+    pub fn forgotten(
+        object: &Value,
+        others: impl IntoIterator<Item = String>,
+        now: Timestamp,
+    ) -> Option<Value> {
         const YEAR: SignedDuration = SignedDuration::from_hours(366 * 24);
-        let mut data = Map::new();
+        let mut data: Map<String, Value> = others.into_iter().map(|key| (key, Value::Null)).collect();
         for (user, before) in RevocationList::read(object).users {
             let key = entry_key(USERS, &user).filter(|_| now.duration_since(before) > YEAR);
             data.extend(key.map(|key| (key, Value::Null)));
@@ -245,7 +249,7 @@ mod tests {
         assert_eq!((list.before(odd), list.before("john")), (Some(at(0)), None));
         assert_eq!(RevocationList::of_user(&"ä".repeat(50), at(0)), None, "no key takes it");
         object["metadata"]["resourceVersion"] = "7".into();
-        let years = |years: i64| RevocationList::forgotten(&object, at(years * 366 * 24 * 3600));
+        let years = |years: i64| RevocationList::forgotten(&object, [], at(years * 366 * 24 * 3600));
         assert_eq!((years(0), years(1)), (None, None));
         let forgotten = years(2).unwrap();
         assert_eq!(forgotten["data"].as_object().unwrap().len(), 1, "the user's; keys stay");

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::{Client, Content, Kubeconfig};
 use http::Method;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pki::{Identity, OwnKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 /// What the entries of users begin with in the object where the list of what was taken back is.
 const USERS: &str = "user-";
+/// How long after its end a certificate is still shown: by then all clocks agree that it is over, and people have seen that it is.
+const SHOWN_OVER: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How long a request for a certificate may wait for its signer, which the leader of the store is.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -144,7 +146,8 @@ async fn add(client: &Client, kubeconfig: &Kubeconfig, wanted: &Wanted, file: &P
     let identity = certificate(client, &key, wanted).await?;
     let validity = identity.validity()?;
     let (from, until) = (Timestamp::try_from(validity.from)?, Timestamp::try_from(validity.until)?);
-    if let Some(before) = RevocationList::read(&list_object(client).await?).before(user)
+    let object = list_object(client).await?;
+    if let Some(before) = RevocationList::read(&object).before(user)
         && from <= before
     {
         anyhow::bail!(
@@ -152,6 +155,8 @@ async fn add(client: &Client, kubeconfig: &Kubeconfig, wanted: &Wanted, file: &P
             (before.duration_since(from).as_secs() + 1).div_euclid(60) + 1
         );
     }
+    // First, since the object may be full. The certificate's time is the signer's, less five minutes.
+    tidy(client, &object, from).await;
     let known = Known { user: user.clone(), groups: groups.clone(), from, until, before: None };
     merge(client, &json!({"data": {entry: json!(known).to_string()}})).await?;
     let text = kubeconfig_text(kubeconfig, user, &identity);
@@ -230,13 +235,24 @@ async fn revoke(client: &Client, user: &str) -> anyhow::Result<()> {
     let before = known.map(|known| known.from).fold(now, Timestamp::max);
     let entry = RevocationList::of_user(user, before);
     merge(client, &entry.with_context(|| format!("{user} is too long a name"))?).await?;
-    // That is done. What can't be tidied up now, or was changed by somebody meanwhile, is at the next time.
-    if let Ok(object) = list_object(client).await
-        && let Some(forgotten) = RevocationList::forgotten(&object, now)
-    {
-        let _ = merge(client, &forgotten).await;
+    if let Ok(object) = list_object(client).await {
+        tidy(client, &object, now).await;
     }
     Ok(())
+}
+
+/// Takes out of the object, as it was read, what says nothing any more. What can't be tidied up now, or was changed by somebody
+/// meanwhile, is at the next time.
+async fn tidy(client: &Client, object: &Value, now: Timestamp) {
+    if let Some(forgotten) = RevocationList::forgotten(object, long_over(object, now), now) {
+        let _ = merge(client, &forgotten).await;
+    }
+}
+
+/// The keys of those whose certificate has been over for long.
+fn long_over(object: &Value, now: Timestamp) -> Vec<String> {
+    let over = entries(object).filter(|(_, known)| now.duration_since(known.until) > SHOWN_OVER);
+    over.map(|(key, _)| key.to_owned()).collect()
 }
 
 async fn server_time(client: &Client) -> anyhow::Result<Timestamp> {
@@ -293,10 +309,15 @@ fn kubeconfig_text(of: &Kubeconfig, user: &str, identity: &Identity) -> String {
 /// Those who got a kubeconfig.
 fn users(object: &Value) -> Vec<Known> {
     let list = RevocationList::read(object);
+    entries(object).map(|(_, known)| Known { before: list.before(&known.user), ..known }).collect()
+}
+
+/// Their entries, with their keys.
+fn entries(object: &Value) -> impl Iterator<Item = (&str, Known)> {
     let entries = object["data"].as_object().into_iter().flatten();
     let entries = entries.filter(|(key, _)| key.starts_with(USERS));
-    let known = entries.filter_map(|(_, entry)| serde_json::from_str::<Known>(entry.as_str()?).ok());
-    known.map(|known| Known { before: list.before(&known.user), ..known }).collect()
+    entries
+        .filter_map(|(key, entry)| Some((key.as_str(), serde_json::from_str::<Known>(entry.as_str()?).ok()?)))
 }
 
 fn state(known: &Known, now: Timestamp) -> &'static str {
@@ -390,6 +411,11 @@ mod tests {
         for (key, entry) in revoked["data"].as_object().unwrap() {
             object["data"][key] = entry.clone();
         }
+        assert_eq!(long_over(&object, at("2026-03-03T00:00:00Z")), [""; 0], "it is shown for a while");
+        assert_eq!(long_over(&object, at("2026-03-04T00:00:00Z")), ["user-john"]);
+        object["metadata"]["resourceVersion"] = "7".into();
+        let forgotten = RevocationList::forgotten(&object, long_over(&object, now), now).unwrap();
+        assert_eq!(forgotten, json!({"metadata": {"resourceVersion": "7"}, "data": {"user-john": null}}));
         let users = users(&object);
         let expected = "USER                    UNTIL                   STATE    GROUPS
 jack                    2026-07-01T00:00:00Z    revoked  devs
