@@ -15,6 +15,9 @@ use super::queue::Outlet;
 /// How many events are written at once, at most.
 const BATCH: usize = 256;
 
+/// How long after it couldn't make way a file grows, until that is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// The log, and what it leaves behind.
 pub struct LogFile {
     path: PathBuf,
@@ -24,6 +27,8 @@ pub struct LogFile {
     now: fn() -> Timestamp,
     /// The file and its length; none after an error, until the next try.
     open: Option<(File, u64)>,
+    /// When it was last tried in vain to make way for the next file.
+    stuck: Option<Timestamp>,
 }
 
 /// Writes what comes out of a queue, until its end.
@@ -51,6 +56,7 @@ impl LogFile {
             max_age: config.max_age,
             now,
             open: None,
+            stuck: None,
         };
         if let Some(folder) = file.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -89,10 +95,10 @@ impl LogFile {
         for event in events {
             let (most, (_, length)) = (self.most_bytes, self.opened()?);
             let after = *length + (lines.len() + event.len() + 1) as u64;
-            if after > most && *length + lines.len() as u64 > 0 {
+            if after > most && *length + lines.len() as u64 > 0 && self.may_rotate() {
                 self.put(&lines)?;
                 lines.clear();
-                self.rotate()?;
+                self.make_way();
             }
             lines.extend_from_slice(event);
             lines.push(b'\n');
@@ -111,7 +117,27 @@ impl LogFile {
         put
     }
 
-    /// Makes way for the next file.
+    /// Whether it isn't known that the file can't make way; after a while, and where a clock was put back, nobody knows any more.
+    fn may_rotate(&self) -> bool {
+        let since = |at| Duration::try_from((self.now)().duration_since(at)).ok();
+        self.stuck.is_none_or(|at| since(at).is_none_or(|since| since >= RETRY))
+    }
+
+    /// Makes way for the next file. Where it can't, it grows on: a file that is too large is better than events that are lost.
+    fn make_way(&mut self) {
+        match self.rotate() {
+            Ok(()) => self.stuck = None,
+            Err(error) => {
+                // Once, and not each minute.
+                if self.stuck.replace((self.now)()).is_none() {
+                    let file = self.path.display();
+                    tracing::warn!(%file, %error, "the audit log can't make way for a new file, and grows past its maxSize");
+                }
+            }
+        }
+    }
+
+    /// Puts the file among the former ones.
     fn rotate(&mut self) -> io::Result<()> {
         self.open = None;
         let newest = self.backups()?.into_iter().map(|(at, _)| at).max();
@@ -229,6 +255,25 @@ mod tests {
             ("line 4..\nline 5..\n".into(), "line 6..\n".into())
         );
         assert!(beside.exists(), "what has no time in its name isn't the log's");
+    }
+
+    #[test]
+    fn a_file_that_can_t_make_way_grows_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut log = open(&path);
+        let read = || fs::read_to_string(&path).unwrap();
+        log.append(&[line("line 0.."), line("line 1..")]).unwrap();
+        // Somebody took it away: there is nothing that could get another name.
+        fs::remove_file(&path).unwrap();
+        for n in 2..5 {
+            log.append(&[line(&format!("line {n}.."))]).unwrap();
+        }
+        assert_eq!(read(), "line 2..\nline 3..\nline 4..\n", "it isn't tried at each event");
+        assert_eq!((log.stuck, log.backups().unwrap().len()), (Some(noon()), 0));
+        log.now = || noon() + RETRY;
+        log.append(&[line("line 5..")]).unwrap();
+        assert_eq!((read(), log.stuck, log.backups().unwrap().len()), ("line 5..\n".into(), None, 1));
     }
 
     #[test]
