@@ -44,7 +44,7 @@ impl Engine {
             config.peers_at(config.ports.store),
             host::store_dir(config),
             identity.members_config(trust, revoked)?,
-            identity.client_config(trust, &[])?,
+            identity.peer_config(trust, revoked, &[])?,
         )?;
         store_config.timing = timing(&config.timeouts.store);
         store_config.beats = Some(beats);

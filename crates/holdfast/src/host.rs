@@ -285,7 +285,7 @@ async fn start(
         store: store.clone(),
         services,
         backends: reach.clone(),
-        kubelet_client_tls: identity.client_config(&users, &[b"http/1.1"])?,
+        kubelet_client_tls: identity.peer_config(&users, &revoked, &[b"http/1.1"])?,
         front_proxy: Some(server::FrontProxy {
             identity: certificates.front_proxy.clone(),
             trust: trust.clone(),

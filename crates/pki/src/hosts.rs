@@ -1,13 +1,15 @@
 //! Doors between hosts: a client whose key was taken back, or with another certificate of the same authority than a host's, is turned
-//! away in the handshake.
+//! away in the handshake, and a server whose key was taken back isn't believed.
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use crate::judged::{Judge, Shown};
 use crate::reserved::{NODES, node};
 use crate::{KeyHash, RevokedKeys};
 
@@ -18,6 +20,28 @@ fn is_hosts(certificate: &CertificateDer<'_>) -> bool {
     let mut names = subject.iter_common_name().map(|name| name.as_str().unwrap_or_default());
     let is_node = names.next().is_some_and(|name| node(name).is_some()) && names.next().is_none();
     is_node && subject.iter_organization().any(|group| group.as_str() == Ok(NODES))
+}
+
+/// Refuses a certificate whose key was taken back, or can't be read.
+fn check(revoked: &RevokedKeys, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    match KeyHash::of(certificate) {
+        Some(key) if !revoked.has(key) => Ok(()),
+        _ => Err(Error::InvalidCertificate(CertificateError::Revoked)),
+    }
+}
+
+/// Believes a server that another verifier believes and whose key wasn't taken back.
+#[derive(Debug)]
+pub(crate) struct Unrevoked {
+    pub valid: Arc<WebPkiServerVerifier>,
+    pub revoked: RevokedKeys,
+}
+
+impl Judge for Unrevoked {
+    fn judge(&self, shown: Shown<'_>) -> Result<(), Error> {
+        shown.by(&*self.valid)?;
+        check(&self.revoked, shown.own)
+    }
 }
 
 /// Lets in whom another verifier lets in and whose key wasn't taken back, and of these maybe hosts alone.
@@ -40,13 +64,10 @@ impl ClientCertVerifier for Doorkeeper {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.valid.verify_client_cert(end_entity, intermediates, now)?;
-        let refused = |why| Err(Error::InvalidCertificate(why));
         if self.hosts_alone && !is_hosts(end_entity) {
-            return refused(CertificateError::ApplicationVerificationFailure);
+            return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
         }
-        if KeyHash::of(end_entity).is_none_or(|key| self.revoked.has(key)) {
-            return refused(CertificateError::Revoked);
-        }
+        check(&self.revoked, end_entity)?;
         Ok(verified)
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::WantsClientCert;
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -13,8 +13,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::believed::Believed;
-use crate::hosts::Doorkeeper;
+use crate::hosts::{Doorkeeper, Unrevoked};
 use crate::identity::certificates;
+use crate::judged::Judged;
 use crate::{Error, Identity, LiveIdentity, RevokedKeys, folder};
 
 const FILE: &str = "ca.crt";
@@ -210,6 +211,30 @@ impl LiveIdentity {
             .map_err(Error::tls)?
             .with_root_certificates(trust.roots.clone())
             .with_client_cert_resolver(Arc::new(self.clone()));
+        Ok(speaking(config, alpn))
+    }
+
+    /// A client with this identity, for servers of other hosts: as [`client_config`](Self::client_config), but a server whose key was
+    /// taken back isn't believed. No session is resumed, since that would look at no certificate again.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn peer_config(
+        &self,
+        trust: &Trust,
+        revoked: &RevokedKeys,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, Error> {
+        let valid = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), provider());
+        let valid = valid.build().map_err(Error::tls)?;
+        let judge = Unrevoked { valid, revoked: revoked.clone() };
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(NEWEST)
+            .map_err(Error::tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Judged { judge, provider: provider() }))
+            .with_client_cert_resolver(Arc::new(self.clone()));
+        config.resumption = Resumption::disabled();
         Ok(speaking(config, alpn))
     }
 

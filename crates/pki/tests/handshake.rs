@@ -299,6 +299,22 @@ fn where_hosts_speak_to_each_other_nobody_else_gets_in() {
 }
 
 #[test]
+fn a_host_believes_no_server_whose_key_was_taken_back() {
+    let [authority, other] = ["holdfast"; 2].map(|name| Authority::create(name, now()).unwrap());
+    let (trust, revoked, former) =
+        (authority.trust().unwrap(), RevokedKeys::default(), host(&authority, "n2"));
+    let asks = live(&authority, "n1").peer_config(&trust, &revoked, &[]).unwrap();
+    // It hands out tickets, by which a session could go on without a look at its certificate.
+    let door = |of: &Identity| of.server_config(&trust, ClientAuth::Required, &[]).unwrap();
+    let ask = |door: &Arc<ServerConfig>, name: &str| shake(asks.clone(), door.clone(), name);
+    let formers = door(&former);
+    assert!(ask(&formers, "n2").is_ok() && ask(&formers, "n3").is_err());
+    assert!(ask(&door(&host(&other, "n2")), "n2").is_err(), "of another authority");
+    revoked.replace([former.key_hash().unwrap()].into());
+    assert!(ask(&formers, "n2").is_err() && ask(&door(&host(&authority, "n2")), "n2").is_ok());
+}
+
+#[test]
 fn whatever_listens_speaks_tls_1_3_alone_and_calls_out_with_1_2_too() {
     let authority = Authority::create("holdfast", now()).unwrap();
     let trust = authority.trust().unwrap();
