@@ -13,7 +13,7 @@ use membership::{HeartbeatDriver, LeasePage};
 use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
-use pki::{Authority, ClientAuth, HeartbeatKey, RevokedKeys, TokenKey, Trust};
+use pki::{Authority, ClientAuth, HeartbeatKey, TokenKey, Trust};
 use server::Server;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +40,7 @@ use crate::overview;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
 use crate::reach::Reach;
+use crate::revoked;
 use crate::sealing::Encryption;
 use crate::service_manager::ServiceManager;
 use crate::store_door;
@@ -198,7 +199,7 @@ async fn start(
     let identity = certificates.own.clone();
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
-    let revoked = RevokedKeys::default();
+    let revoked = revoked::load(&config)?;
 
     let urgent = threads::urgent()?;
     let beats = membership::Options {
@@ -409,6 +410,11 @@ async fn start(
             grades: fences.grades,
         }),
     })?;
+    let revoked_file = revoked::file(&config);
+    tasks::spawn(
+        info_span!("keep revoked keys"),
+        revoked::keep(revoked_file, revoked, server.revocation_changes()),
+    );
     tasks::spawn(info_span!("bootstrap"), {
         let (server, engine, key) = (server.clone(), engine.clone(), identity.current().key_hash()?);
         async move {

@@ -42,6 +42,7 @@ mod reach;
 mod reset;
 mod restarts;
 mod restore;
+mod revoked;
 mod sealing;
 mod service_manager;
 mod site;

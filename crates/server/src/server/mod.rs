@@ -194,6 +194,11 @@ impl Server {
         self.revocations.keep(&**self.registry.store()).await;
     }
 
+    /// Follows that a certificate is taken back.
+    pub fn revocation_changes(&self) -> watch::Receiver<()> {
+        self.revocations.changes()
+    }
+
     /// Serves on one more address, until the answer is dropped. `tls` must ask clients for certificates and
     /// verify them against the cluster's authority; a client without one is let in as nobody and gets 401.
     ///
