@@ -14,10 +14,11 @@ const DASHBOARD: &str = include_str!("../../docs/grafana.json");
 const WORDS: [&str; 2] = ["histogram_quantile", "__rate_interval"];
 
 /// What only hosts tell that have it configured.
-const ELSEWHERE: [&str; 6] = [
+const ELSEWHERE: [&str; 7] = [
     "apiserver_audit_error_total",
     "apiserver_audit_event_total",
     "apiserver_audit_level_total",
+    "holdfast_audit_log_stuck",
     "holdfast_audit_waiting",
     "holdfast_sealed_values_opened_total",
     "holdfast_watchdog_timeout_seconds",

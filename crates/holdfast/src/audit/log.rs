@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +31,7 @@ pub struct LogFile {
     open: Option<(File, u64)>,
     /// When it was last tried in vain to make way for the next file.
     stuck: Option<Timestamp>,
+    is_stuck: Arc<AtomicBool>,
 }
 
 /// Writes what comes out of a queue, until its end.
@@ -57,6 +60,7 @@ impl LogFile {
             now,
             open: None,
             stuck: None,
+            is_stuck: Arc::default(),
         };
         if let Some(folder) = file.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -64,6 +68,11 @@ impl LogFile {
         file.opened()?;
         file.prune();
         Ok(file)
+    }
+
+    /// Whether it grows past its size since it can't make way for the next file, at any time.
+    pub fn is_stuck(&self) -> Arc<AtomicBool> {
+        self.is_stuck.clone()
     }
 
     fn opened(&mut self) -> io::Result<&mut (File, u64)> {
@@ -135,6 +144,7 @@ impl LogFile {
                 }
             }
         }
+        self.is_stuck.store(self.stuck.is_some(), Ordering::Relaxed);
     }
 
     /// Puts the file among the former ones.
@@ -271,9 +281,11 @@ mod tests {
         }
         assert_eq!(read(), "line 2..\nline 3..\nline 4..\n", "it isn't tried at each event");
         assert_eq!((log.stuck, log.backups().unwrap().len()), (Some(noon()), 0));
+        assert!(log.is_stuck().load(Ordering::Relaxed));
         log.now = || noon() + RETRY;
         log.append(&[line("line 5..")]).unwrap();
         assert_eq!((read(), log.stuck, log.backups().unwrap().len()), ("line 5..\n".into(), None, 1));
+        assert!(!log.is_stuck().load(Ordering::Relaxed));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use audit::{Auditor, Policy, Sink};
-use figures::{family, sample};
+use figures::{family, sample, single};
 use jiff::Timestamp;
 use tracing::info_span;
 
@@ -31,6 +32,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Audit {
     auditor: Arc<Auditor>,
     queues: Vec<Arc<Queue>>,
+    /// Whether the log can't make way for the next file, where there is a log.
+    log_is_stuck: Option<Arc<AtomicBool>>,
 }
 
 /// Starts what the configuration asks for.
@@ -40,10 +43,11 @@ pub struct Audit {
 pub fn start(config: &config::Audit) -> anyhow::Result<Audit> {
     let policy = policy(&config.policy_file)
         .with_context(|| format!("the audit policy {} can't be used", config.policy_file.display()))?;
-    let mut queues = Vec::new();
+    let (mut queues, mut log_is_stuck) = (Vec::new(), None);
     if let Some(log) = &config.log {
         let file = LogFile::open(log, now)
             .with_context(|| format!("can't write the audit log {}", log.file.display()))?;
+        log_is_stuck = Some(file.is_stuck());
         let (queue, outlet) = Queue::new("log");
         // A disk that takes its time holds up nothing but this.
         tasks::thread("audit log", info_span!("audit log"), move || log::write(file, outlet))?;
@@ -56,7 +60,7 @@ pub fn start(config: &config::Audit) -> anyhow::Result<Audit> {
         queues.push(queue);
     }
     let sinks = queues.iter().map(|queue| queue.clone() as Arc<dyn Sink>).collect();
-    Ok(Audit { auditor: Arc::new(Auditor::new(policy, sinks)), queues })
+    Ok(Audit { auditor: Arc::new(Auditor::new(policy, sinks)), queues, log_is_stuck })
 }
 
 fn policy(path: &Path) -> anyhow::Result<Policy> {
@@ -91,6 +95,11 @@ impl Audit {
             family(out, name, "gauge", "Audit events that are still to be written or sent");
             for queue in &audit.queues {
                 sample(out, name, &format!(r#"plugin="{}""#, queue.name()), queue.waiting());
+            }
+            if let Some(is_stuck) = &audit.log_is_stuck {
+                let about = "1 while the audit log grows past its size, since it can't be renamed";
+                let value = u8::from(is_stuck.load(Ordering::Relaxed));
+                single(out, "holdfast_audit_log_stuck", "gauge", about, value);
             }
         })
     }
