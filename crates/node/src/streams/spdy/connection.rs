@@ -20,7 +20,9 @@ const AHEAD: usize = 16;
 pub(super) const QUEUE: usize = 8;
 /// How often the caller is asked whether it is there (see the WebSocket's).
 const PING: Duration = Duration::from_secs(5);
-/// How long the rest may take once a session is over.
+/// How long a caller may take to read what was sent before a session was over.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+/// How long a caller that has read all may take to end its side.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A stream that the caller opened.
@@ -96,12 +98,17 @@ pub(super) async fn serve<S: Future<Output = ()>>(
         () = session(streams) => true,
     };
     if is_over {
-        let farewell = async {
+        // The queue may be full, so that the goodbye finds a place only while frames are sent.
+        let goodbye = async move {
             let _ = frames.send(go_away(0)).await;
-            drop(frames);
-            tokio::join!(speaking, async { while incoming.next().await.is_some() {} });
         };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        let said = async { tokio::join!(speaking, goodbye) };
+        let mut heard = pin!(async { while incoming.next().await.is_some() {} });
+        tokio::select! {
+            () = &mut heard => return,
+            _ = tokio::time::timeout(LAST_WORDS, said) => {}
+        }
+        let _ = tokio::time::timeout(FAREWELL, heard).await;
     }
 }
 
@@ -227,6 +234,38 @@ mod tests {
         until(&mut caller, &mut decoder, |frame| *frame == Frame::GoAway).await;
         drop(caller);
         served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn all_that_a_session_sent_arrives_however_slowly_it_is_read() {
+        // One of these numbers of frames fills the queue just as the session ends.
+        for frames in 1..=QUEUE + 4 {
+            let (mut caller, here) = tokio::io::duplex(64);
+            let session = move |mut streams: mpsc::Receiver<Stream>| async move {
+                let stream = streams.recv().await.unwrap();
+                for _ in 0..frames {
+                    stream.output.send(&[7; 1000]).await;
+                }
+                stream.output.end().await;
+            };
+            let served = tokio::spawn(serve(Transport::Connection(Box::new(here)), session));
+            let (mut writer, mut decoder) = (Writer::new().unwrap(), Decoder::default());
+            caller.write_all(&open(1, &mut writer, &[])).await.unwrap();
+            // Everything else goes as far as it can before the first byte is read.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            let is_data = |frame: &Frame| matches!(frame, Frame::Data { .. });
+            for _ in 0..frames {
+                let piece = Frame::Data { stream: 1, fin: false, bytes: vec![7; 1000].into() };
+                assert_eq!(until(&mut caller, &mut decoder, is_data).await, piece);
+            }
+            let end = Frame::Data { stream: 1, fin: true, bytes: Bytes::new() };
+            assert_eq!(until(&mut caller, &mut decoder, is_data).await, end);
+            until(&mut caller, &mut decoder, |frame| *frame == Frame::GoAway).await;
+            drop(caller);
+            served.await.unwrap();
+        }
     }
 
     #[tokio::test]
