@@ -7,9 +7,9 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{interval, timeout};
 use tracing::info_span;
 
@@ -25,6 +25,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How often the backend's host is checked for silence. Silence twice in a row ends the connection: a host that
 /// paused for a moment goes on.
 const LOOK: Duration = Duration::from_secs(1);
+/// How many bytes are copied at a time.
+const PIECE: usize = 8 << 10;
 
 /// A client that asks for another protocol.
 pub(crate) struct UpgradingClient {
@@ -86,7 +88,7 @@ impl Relay {
             };
             let mut closing = relay.closing.clone();
             tokio::select! {
-                () = exchange(client, backend) => {}
+                () = exchange(TokioIo::new(client), TokioIo::new(backend)) => {}
                 _ = closing.wait_for(|closing| *closing) => {}
                 () = silence(relay.backends(), node) => {}
                 () = Connection::over(connection) => {}
@@ -109,24 +111,25 @@ async fn silence(backends: &dyn Backends, node: Option<String>) {
 
 /// Copies both ways. When the backend has ended, the client may go on for a moment; when the client has, the
 /// backend may end what it does.
-async fn exchange(client: Upgraded, backend: Upgraded) {
-    let (from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-    let (from_backend, mut to_backend) = tokio::io::split(TokioIo::new(backend));
+async fn exchange(client: impl AsyncRead + AsyncWrite, backend: impl AsyncRead + AsyncWrite) {
+    let (from_client, mut to_client) = tokio::io::split(client);
+    let (from_backend, mut to_backend) = tokio::io::split(backend);
     let mut inward = std::pin::pin!(copy(from_client, &mut to_backend));
-    let outward = copy(from_backend, &mut to_client);
+    let mut outward = std::pin::pin!(copy(from_backend, &mut to_client));
     let mut inward_over = false;
-    let mut outward = std::pin::pin!(outward);
     loop {
         tokio::select! {
-            whole = &mut inward, if !inward_over => {
+            copied = &mut inward, if !inward_over => {
                 inward_over = true;
-                // A client whose connection broke is gone: nobody reads what would come.
-                if !whole {
-                    return;
+                match copied {
+                    // A client whose connection broke is gone: nobody reads what would come.
+                    Copied::SourceBroke => return,
+                    // A backend that takes no more may have said something before that the client still has to read.
+                    Copied::All | Copied::TargetBroke => {}
                 }
             }
-            whole = &mut outward => {
-                if whole && !inward_over {
+            copied = &mut outward => {
+                if copied == Copied::All && !inward_over {
                     let _ = timeout(FAREWELL, inward).await;
                 }
                 return;
@@ -135,9 +138,29 @@ async fn exchange(client: Upgraded, backend: Upgraded) {
     }
 }
 
-/// Copies until the end, and passes that on; whether nothing broke.
-async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> bool {
-    tokio::io::copy(&mut from, to).await.is_ok() && to.shutdown().await.is_ok()
+/// How copying ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// The source ended, and the target was told so.
+    All,
+    SourceBroke,
+    TargetBroke,
+}
+
+/// Copies until the end, and passes that on.
+async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> Copied {
+    let mut held = vec![0; PIECE];
+    loop {
+        let passed_on = match from.read(&mut held).await {
+            Err(_) => return Copied::SourceBroke,
+            Ok(0) if to.shutdown().await.is_ok() => return Copied::All,
+            Ok(0) => return Copied::TargetBroke,
+            Ok(read) => to.write_all(&held[..read]).await.is_ok() && to.flush().await.is_ok(),
+        };
+        if !passed_on {
+            return Copied::TargetBroke;
+        }
+    }
 }
 
 /// The first bytes of an answer's body as text: what a backend that refuses says.
@@ -158,4 +181,29 @@ pub(crate) async fn reason(response: Response<Body>) -> String {
     let _ = timeout(FAREWELL, read).await;
     text.truncate(LONGEST);
     String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tokio::io::{duplex, join};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_backend_said_arrives_though_it_takes_no_more() {
+        let said = vec![7_u8; 10 * PIECE];
+        let (mut caller, client) = duplex(64);
+        let takes_no_more = duplex(64).0;
+        caller.write_all(b"unheard").await.unwrap();
+        let reading = async {
+            let mut heard = Vec::new();
+            caller.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let backend = join(Cursor::new(said.clone()), takes_no_more);
+        let (heard, ()) = tokio::join!(reading, exchange(client, backend));
+        assert_eq!(heard, said);
+    }
 }
