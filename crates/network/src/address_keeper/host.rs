@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use membership::LeasePage;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -28,6 +28,8 @@ const NEXT: Duration = Duration::from_millis(200);
 /// How often it is asked, and how long it may take to answer: one that hangs is followed by another.
 const ASK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long one that was killed may take to end before another follows it. One that the kernel holds ends once it is let go.
+const END: Duration = Duration::from_secs(3);
 /// How many bytes are said to it while others wait. It has room for them, if it reads.
 const AT_ONCE: usize = 4096;
 
@@ -149,15 +151,15 @@ impl Keeper {
             self.introduce(own, &mut talk).await
         };
         if !matches!(timeout(START, begun).await, Ok(Ok(()))) {
-            child.kill().await?;
+            kill(&mut child).await?;
             return Err(io::Error::other("it didn't start"));
         }
         let mut is_there = self.0.is_there.subscribe();
         let unheard = async { _ = is_there.wait_for(|is_there| !is_there).await };
         let ended = tokio::select! {
             ended = child.wait() => ended.map(drop),
-            () = unheard => child.kill().await,
-            () = self.hangs(&mut talk) => child.kill().await.and(Err(io::Error::other("it hung"))),
+            () = unheard => kill(&mut child).await,
+            () = self.hangs(&mut talk) => kill(&mut child).await.and(Err(io::Error::other("it hung"))),
         };
         self.told().keeper = None;
         self.0.is_there.send_replace(false);
@@ -214,6 +216,14 @@ fn news(heard: &BTreeMap<IpAddr, Hold>, kept: &BTreeMap<IpAddr, Hold>) -> String
     let new = kept.iter().filter(|(address, hold)| heard.get(*address) != Some(*hold));
     let gone = gone.map(|address| format!("{address}\n"));
     gone.chain(new.map(|(address, hold)| hold.line(*address))).collect()
+}
+
+/// Kills one, and waits for its end for a bounded time.
+async fn kill(child: &mut Child) -> io::Result<()> {
+    match timeout(END, child.kill()).await {
+        Ok(killed) => killed,
+        Err(_) => Err(io::Error::other("it was killed, and has not ended yet")),
+    }
 }
 
 #[cfg(test)]
