@@ -320,6 +320,7 @@ async fn start(
             epoch,
         });
         options.cut_off = Some(leases::cut_off(&config, &membership));
+        options.company = leases::company(&config, &membership);
         async move {
             let before_release = move || listening.hang_up();
             anyhow::Ok(Network::start(options, store, hosts, before_release, &carrying).await?)
@@ -464,6 +465,7 @@ fn network_options(
         page,
         // This very program, also after its file was replaced.
         program: Some("/proc/self/exe".into()),
+        company: None,
         load_balancing: None,
         cut_off: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::HostConfig;
 use jiff::Timestamp;
@@ -105,6 +105,19 @@ pub fn cut_off(config: &HostConfig, membership: &HeartbeatDriver) -> network::Cu
         heartbeats: ports.heartbeats,
         state: [ports.api, ports.store, ports.etcd].into_iter().chain(of_etcd).collect(),
     }
+}
+
+/// What a leader may spend, of the shortest time in which another can be elected, on noticing that it is cut off and on taking the address from its link.
+const GIVING_UP: Duration = Duration::from_millis(40);
+
+/// How this host finds out, as the leader, that it is cut off. With an etcd of the user's, leadership isn't for the hosts to give.
+pub fn company(config: &HostConfig, membership: &HeartbeatDriver) -> Option<network::Company> {
+    let timeouts = &config.timeouts;
+    // One lost beat of each host says nothing.
+    let beats = timeouts.heartbeats.every * 2 + timeouts.heartbeats.every / 5;
+    let patience = timeouts.store.election_min.saturating_sub(GIVING_UP).max(beats);
+    let solitude = membership.solitude();
+    config.datastore.is_none().then_some(network::Company { solitude, patience })
 }
 
 /// The lease, and who is fenced, for `/metrics`.

@@ -100,6 +100,7 @@ impl fmt::Debug for Options {
 /// Heartbeats going out and coming in until this is dropped.
 #[derive(Debug)]
 pub struct HeartbeatDriver {
+    name: String,
     address: SocketAddr,
     incarnation: u64,
     hosts: watch::Receiver<Arc<Hosts>>,
@@ -163,6 +164,7 @@ impl HeartbeatDriver {
         let (silence, silence_seen) = watch::channel(BTreeMap::new());
         let (stop, stopped) = oneshot::channel();
         let last_heard = LastHeard::default();
+        let name = options.name.clone();
         let pulse = Pulse {
             name: options.name,
             sequence: 0,
@@ -183,6 +185,7 @@ impl HeartbeatDriver {
         let beat = move || beating.block_on(pulse.run(socket, stopped));
         threads.push(tasks::thread("heartbeats", info_span!("heartbeats"), beat).map_err(Error::Thread)?);
         Ok(HeartbeatDriver {
+            name,
             address,
             incarnation,
             hosts: hosts_seen,
@@ -260,6 +263,12 @@ impl HeartbeatDriver {
         self.last_heard.clone()
     }
 
+    /// For how long this host has heard no majority of the members, to be asked at any time.
+    pub fn solitude(&self) -> Solitude {
+        let (own, members) = (self.name.clone(), self.members.subscribe());
+        Solitude { own, members, last_heard: self.last_heard.clone() }
+    }
+
     /// Follows who is silent, with the time when each was last heard.
     pub fn silence(&self) -> watch::Receiver<BTreeMap<String, Instant>> {
         self.silence.clone()
@@ -286,6 +295,39 @@ impl LastHeard {
         match known.get_mut(host) {
             Some(known) => *known = at,
             None => drop(known.insert(host.to_owned(), at)),
+        }
+    }
+}
+
+/// For how long a host has heard no majority of the members.
+#[derive(Debug, Clone)]
+pub struct Solitude {
+    own: String,
+    members: watch::Receiver<Arc<BTreeSet<String>>>,
+    last_heard: LastHeard,
+}
+
+impl Solitude {
+    /// Since the last time at which it had just heard one, itself counted: no time where it is one by itself, for ever where it never has.
+    #[allow(clippy::disallowed_methods)] // The driver: whoever asks has no clock.
+    pub fn lasts(&self) -> Duration {
+        self.lasted_at(Instant::now())
+    }
+
+    fn lasted_at(&self, now: Instant) -> Duration {
+        let members = self.members.borrow();
+        let others = members.iter().filter(|member| **member != self.own);
+        let mut unheard: Vec<Duration> = others
+            .map(|other| {
+                self.last_heard.of(other).map_or(Duration::MAX, |at| now.saturating_duration_since(at))
+            })
+            .collect();
+        unheard.sort_unstable();
+        let own = members.len() - unheard.len();
+        let needed = (members.len() / 2 + 1).saturating_sub(own);
+        match needed.checked_sub(1) {
+            Some(last) => unheard.get(last).copied().unwrap_or_default(),
+            None => Duration::ZERO,
         }
     }
 }
@@ -486,5 +528,32 @@ impl Pulse {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to count from")]
+    fn a_host_is_alone_for_as_long_as_it_has_heard_no_majority() {
+        let now = Instant::now() + Duration::from_secs(60);
+        let ms = Duration::from_millis;
+        let of = |members: &[&str], heard: &[(&str, u64)]| {
+            let members = members.iter().map(|name| (*name).to_owned()).collect();
+            let last_heard = LastHeard::default();
+            heard.iter().for_each(|(host, before)| last_heard.note(host, now - ms(*before)));
+            let members = watch::channel(Arc::new(members)).1;
+            Solitude { own: "n1".into(), members, last_heard }.lasted_at(now)
+        };
+        assert_eq!(of(&["n1"], &[]), Duration::ZERO);
+        assert_eq!(of(&[], &[]), Duration::ZERO, "nobody says who the members are");
+        assert_eq!(of(&["n1", "n2"], &[("n2", 30)]), ms(30));
+        assert_eq!(of(&["n1", "n2", "n3"], &[("n2", 300), ("n3", 20)]), ms(20));
+        assert_eq!(of(&["n1", "n2", "n3"], &[("n2", 300)]), ms(300));
+        assert_eq!(of(&["n1", "n2", "n3"], &[("n4", 5)]), Duration::MAX);
+        assert_eq!(of(&["n1", "n2", "n3", "n4"], &[("n2", 10), ("n3", 20)]), ms(20));
+        assert_eq!(of(&["n2", "n3", "n4"], &[("n2", 10), ("n3", 20)]), ms(20), "it is no member itself");
     }
 }

@@ -17,7 +17,7 @@ mod memory;
 mod page;
 mod tally;
 
-pub use driver::{HeartbeatDriver, LastHeard, Options, boottime};
+pub use driver::{HeartbeatDriver, LastHeard, Options, Solitude, boottime};
 pub use error::Error;
 pub use hosts::{Hosts, Liveness};
 pub use leasing::Lease;

@@ -52,4 +52,5 @@ pub use services::{
     Services,
 };
 pub use targets::Targets;
+pub use virtual_address::Company;
 pub use virtual_routers::VirtualRouters;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
@@ -31,7 +32,7 @@ use crate::netlink::Netlink;
 use crate::on_link::OnLink;
 use crate::pod_links::PodLinks;
 use crate::proxy::{ListenAt, Proxy};
-use crate::virtual_address::{self, Holder};
+use crate::virtual_address::{self, Company, Holder};
 use crate::{Error, Protocol, Scope, Services};
 
 /// How this host is connected with the others.
@@ -89,6 +90,8 @@ pub struct Options {
     pub virtual_address: SocketAddr,
     /// Where this host says until when its lease holds, and until when it stands for the API.
     pub page: LeasePage,
+    /// How this host finds out, as the leader, that it is cut off; nothing where leadership isn't for the members to give.
+    pub company: Option<Company>,
     /// This program, by which it starts the keeper of the addresses on its link; none where nobody keeps them but this process.
     pub program: Option<PathBuf>,
     /// What it takes to hold addresses of Services of type LoadBalancer; nothing where there are none.
@@ -215,6 +218,7 @@ impl Network {
                 (ListenAt::Here(services), held_addresses::Place::Switch, holder, pods)
             }
         };
+        let company = options.company.clone();
         ending.spawn_in(
             info_span!("virtual address"),
             virtual_address::follow(
@@ -222,6 +226,7 @@ impl Network {
                 options.page.leading(),
                 before_release,
                 asking(store.clone()),
+                move || company.as_ref().map_or(Some(Duration::MAX), Company::lasts),
                 store.leadership(),
                 stop.subscribe(),
             ),

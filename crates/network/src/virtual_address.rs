@@ -4,12 +4,15 @@
 //! So who leads says in memory until when it stands for the API ([`LeasePage::leading`]), again and again, and the keeper
 //! of addresses takes the address away once that time has passed, or the program is gone or is stopped. A program that finds out that
 //! its time has passed has been away: it asks a majority whether it leads before it takes the address again.
+//!
+//! A leader that is cut off finds out by consensus only after the others may have elected another. So it gives the address up before: when it
+//! hasn't heard a majority of the members for less time than an election needs at least.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use membership::{LeasePage, boottime};
+use membership::{LeasePage, Solitude, boottime};
 use store::Leadership;
 use tasks::SpawnIn;
 use tokio::sync::watch;
@@ -112,14 +115,35 @@ impl Holder {
     }
 }
 
+/// How long who seems to be cut off looks once more: beats that have arrived may only wait for their turn.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How a leader finds out that it is cut off.
+#[derive(Debug, Clone)]
+pub struct Company {
+    /// For how long it has heard no majority of the members.
+    pub solitude: Solitude,
+    /// For how long it then still counts as one that nobody has followed yet: less than an election needs at least.
+    pub patience: Duration,
+}
+
+impl Company {
+    /// For how much longer this host isn't cut off unless it hears somebody; nothing if it is.
+    pub(crate) fn lasts(&self) -> Option<Duration> {
+        self.patience.checked_sub(self.solitude.lasts())
+    }
+}
+
 /// Follows leadership until `stop` or the store's end; then gives the address up. `before_release` is called
 /// each time before it does. `page` is where this host says until when it stands for the API; `asks` asks a majority of the store's
-/// members, so that what `leadership` says afterwards was true since.
+/// members, so that what `leadership` says afterwards was true since. `company` says for how much longer this host isn't cut off,
+/// nothing if it is.
 pub(crate) async fn follow(
     mut holder: Holder,
     page: LeasePage,
     before_release: impl Fn() + Send,
     asks: impl Fn() -> BoxFuture<'static, bool> + Send,
+    company: impl Fn() -> Option<Duration> + Send,
     mut leadership: watch::Receiver<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -149,6 +173,15 @@ pub(crate) async fn follow(
         if !doubtful && stands.is_some_and(|term| page.ends(term).is_none()) {
             tracing::warn!(%address, "this program did nothing for {STANDS:?}: it gives the virtual address up until it knows that it leads");
             doubtful = true;
+        }
+        let mut lasts = company();
+        if leads.is_some() && !doubtful && lasts.is_none() {
+            sleep(LOOK_AGAIN).await;
+            lasts = company();
+            if lasts.is_none() {
+                tracing::warn!(%address, "no majority is heard: the virtual address is given up before another host may lead");
+                doubtful = true;
+            }
         }
         doubtful &= leads.is_some();
         if !doubtful {
@@ -204,7 +237,8 @@ pub(crate) async fn follow(
             () = asked(&mut stop), if !ended => ended = true,
             () = sleep(AGAIN), if done.is_err() => {}
             () = beats(&page, held), if done.is_ok() => {}
-            leads = knows(&asks, &mut asked_who_leads), if done.is_ok() && doubtful => doubtful = !leads,
+            leads = knows(&asks, &mut asked_who_leads), if done.is_ok() && doubtful && lasts.is_some() => doubtful = !leads,
+            () = sleep(lasts.unwrap_or(LOOK_AGAIN)), if leads.is_some() => {}
             // Somebody may have removed it; or it is here, and shouldn't be.
             () = holder.reason(), if done.is_ok() && !ended => {
                 let wanted = held.is_some();

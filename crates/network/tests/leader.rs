@@ -56,6 +56,7 @@ fn be_host() {
         answered: Vec::new(),
         page: LeasePage::create().unwrap(),
         program: Some("/proc/self/exe".into()),
+        company: None,
         load_balancing: None,
         cut_off: None,
         most_connections: 64,

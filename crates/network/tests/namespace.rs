@@ -78,6 +78,7 @@ async fn serve_and_hold() {
         answered: Vec::new(),
         page: membership::LeasePage::create().unwrap(),
         program: None,
+        company: None,
         load_balancing: None,
         cut_off: None,
         most_connections: 64,

@@ -48,6 +48,7 @@ impl Bench {
             answered: Vec::new(),
             page: membership::LeasePage::create().unwrap(),
             program: None,
+            company: None,
             load_balancing: None,
             cut_off: None,
             most_connections: 64,

@@ -36,6 +36,11 @@ fn answering(answers: bool) -> impl Fn() -> BoxFuture<'static, bool> + Send {
     move || Box::pin(std::future::ready(answers))
 }
 
+/// A host that is never cut off.
+fn never_alone() -> Option<Duration> {
+    Some(SOON)
+}
+
 async fn sees(seen: &mut Receiver<Option<Entry>>, wanted: Option<&Entry>) {
     let met = timeout(SOON, seen.wait_for(|entry| entry.as_ref() == wanted)).await;
     assert!(met.is_ok(), "{wanted:?} is not announced");
@@ -58,6 +63,7 @@ async fn an_address_is_held_exactly_while_this_host_leads() {
         page(),
         farewell,
         answering(true),
+        never_alone,
         leadership.subscribe(),
         stop.subscribe(),
     ));
@@ -80,7 +86,15 @@ async fn an_address_is_taken_anew_when_another_may_have_had_it_in_between() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    tokio::spawn(follow(holder, page(), || {}, answering(true), leadership.subscribe(), stop.subscribe()));
+    tokio::spawn(follow(
+        holder,
+        page(),
+        || {},
+        answering(true),
+        never_alone,
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
     sees(&mut seen, Some(&entry)).await;
     seen.mark_unchanged();
     // What happened between two looks isn't seen; the term tells it.
@@ -99,6 +113,7 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
         page(),
         || {},
         answering(true),
+        never_alone,
         leadership.subscribe(),
         stop.subscribe(),
     ));
@@ -119,6 +134,7 @@ async fn news_all_the_time_keeps_nobody_from_saying_that_the_address_is_held() {
         page.clone(),
         || {},
         answering(true),
+        never_alone,
         leadership.subscribe(),
         stop.subscribe(),
     ));
@@ -149,7 +165,15 @@ async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that
             Box::pin(async move { answers.wait_for(|answers| *answers).await.is_ok() })
         }
     };
-    tokio::spawn(follow(holder, page.clone(), || {}, asks, leadership.subscribe(), stop.subscribe()));
+    tokio::spawn(follow(
+        holder,
+        page.clone(),
+        || {},
+        asks,
+        never_alone,
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
     sees(&mut seen, Some(&entry)).await;
     assert!(page.ends(5).is_some());
     // As it is after a pause: its time has passed, and it still believes that it leads.
@@ -172,6 +196,36 @@ async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that
 }
 
 #[tokio::test]
+async fn a_leader_that_is_cut_off_gives_the_address_up_while_it_still_leads() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 5));
+    let stop = Sender::new(false);
+    let (company, page) = (Sender::new(Some(BEAT / 10)), page());
+    let lasts = {
+        let company = company.subscribe();
+        move || *company.borrow()
+    };
+    tokio::spawn(follow(
+        holder,
+        page.clone(),
+        || {},
+        answering(true),
+        lasts,
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
+    sees(&mut seen, Some(&entry)).await;
+    // Nobody tells it: it looks by itself.
+    company.send_replace(None);
+    sees(&mut seen, None).await;
+    assert!(leadership.borrow().is_me && page.ends(5).is_none());
+    // As long as it hears nobody it asks nobody either, and takes the address again once a majority says that it leads.
+    assert!(timeout(BEAT, seen.changed()).await.is_err());
+    company.send_replace(Some(SOON));
+    sees(&mut seen, Some(&entry)).await;
+}
+
+#[tokio::test]
 async fn news_all_the_time_keeps_nobody_from_learning_that_it_leads() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 5));
@@ -183,7 +237,15 @@ async fn news_all_the_time_keeps_nobody_from_learning_that_it_leads() {
             true
         })
     };
-    tokio::spawn(follow(holder, page.clone(), || {}, asks, leadership.subscribe(), stop.subscribe()));
+    tokio::spawn(follow(
+        holder,
+        page.clone(),
+        || {},
+        asks,
+        never_alone,
+        leadership.subscribe(),
+        stop.subscribe(),
+    ));
     sees(&mut seen, Some(&entry)).await;
     page.set(5, Some(boottime()));
     sees(&mut seen, None).await;
@@ -233,6 +295,7 @@ fn an_address_that_others_remove_or_add_is_put_right() {
             page(),
             || {},
             answering(true),
+            never_alone,
             leadership.subscribe(),
             stop.subscribe(),
         ));
