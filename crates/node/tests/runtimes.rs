@@ -21,7 +21,7 @@ struct Case {
     name: &'static str,
     container: Value,
     spec: Value,
-    /// The pod's phase and reason, and of each container its name, why and how it ended or waits, and its restarts.
+    /// The pod's phase and reason, and of each container its name, why and how it ended or waits, its last words, and its restarts.
     seen: &'static [&'static str],
     /// What the container `main` printed in its last life.
     printed: &'static str,
@@ -50,6 +50,10 @@ fn seen(pod: &Value) -> Vec<String> {
         let mut line = format!("{name}: {}{}", text(&ended["reason"]), text(&waits["reason"]));
         if let Some(code) = ended["exitCode"].as_i64() {
             line += &format!(" {code}");
+        }
+        // Why none could begin is each runtime's own to say.
+        if let Some(words) = ended["message"].as_str().filter(|_| ended["reason"] == "Error") {
+            line += &format!(" {words:?}");
         }
         if one["restartCount"] != 0 {
             line += &format!(", after {}", one["restartCount"]);
@@ -147,6 +151,16 @@ fn lives() -> Vec<Case> {
             spec: json!({}),
             seen: &["Failed", "main: Error 3"],
             printed: "said\n",
+        },
+        Case {
+            name: "last-words",
+            container: with(
+                "printf 'said\nno more'; exit 3",
+                json!({"terminationMessagePolicy": "FallbackToLogsOnError"}),
+            ),
+            spec: json!({}),
+            seen: &["Failed", "main: Error 3 \"said\\nno more\""],
+            printed: "said\nno more\n",
         },
         Case {
             name: "again",

@@ -201,7 +201,8 @@ impl Lines {
             let (line, tag, next) = match window.iter().position(|b| *b == b'\n') {
                 Some(at) => (&rest[..at], 'F', from + at + 1),
                 None if rest.len() >= LONGEST_LINE => (window, 'P', from + LONGEST_LINE),
-                None if ended => (rest, 'F', self.held.len()),
+                // No line: as containerd has it, so that nobody reads a line break that was never printed.
+                None if ended => (rest, 'P', self.held.len()),
                 None => break,
             };
             lines.extend_from_slice(format!("{time} {} {tag} ", self.source.name()).as_bytes());
@@ -241,7 +242,7 @@ mod tests {
             })
             .collect();
         let out: Vec<_> = records.iter().filter(|r| r.0 == "stdout").map(|r| (r.1, r.2.len())).collect();
-        assert_eq!(out, [("F", 3), ("F", 0), ("P", LONGEST_LINE), ("F", 5), ("F", 4)]);
+        assert_eq!(out, [("F", 3), ("F", 0), ("P", LONGEST_LINE), ("F", 5), ("P", 4)]);
         assert!(records.contains(&("stderr", "F", "oops")));
     }
 

@@ -290,6 +290,6 @@ mod tests {
         assert!(output.is_over() && output.progress() == LogProgress { writes: 1, ended: true });
         assert!(print.write_all(b"stray").is_err(), "nobody reads it");
         let log = std::fs::read_to_string(folder.path().join("0.log")).unwrap();
-        assert!(log.ends_with(" stdout F last\n") && log.lines().count() == 1, "{log}");
+        assert!(log.ends_with(" stdout P last\n") && log.lines().count() == 1, "{log}");
     }
 }

@@ -47,6 +47,11 @@ pub fn make_root(root: &Path) {
     std::fs::set_permissions(root.join("bin/busybox-root"), std::fs::Permissions::from_mode(0o4755)).unwrap();
 }
 
+/// The folder of an image: overlayfs takes no colons.
+fn folder_name(image: &str) -> String {
+    image.replace([':', '/'], "_")
+}
+
 /// Images as folders: each has one layer, `NAME`, and what its maker says of it in `NAME.json`.
 #[derive(Debug)]
 pub struct TestImages(pub PathBuf);
@@ -56,6 +61,7 @@ impl Images for TestImages {
         if name.contains(' ') {
             return Err(ImageError::Name("invalid reference format".into()));
         }
+        let name = &folder_name(name);
         let Ok(text) = std::fs::read_to_string(self.0.join(format!("{name}.json"))) else { return Ok(None) };
         let said: Value = serde_json::from_str(&text).unwrap();
         let list = |of: &str| serde_json::from_value(said[of].clone()).unwrap_or_default();
@@ -122,7 +128,7 @@ impl TestHost {
 
     /// As [`TestHost::image`], with more in its root.
     pub fn image_with(&self, name: &str, settings: &Value, add: impl FnOnce(&Path)) {
-        let folder = self.folder.path().join("images");
+        let (folder, name) = (self.folder.path().join("images"), &folder_name(name));
         std::fs::create_dir_all(&folder).unwrap();
         make_root(&folder.join(name));
         add(&folder.join(name));
