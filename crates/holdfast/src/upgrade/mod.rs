@@ -76,15 +76,18 @@ pub async fn upgrade(args: Args) -> anyhow::Result<()> {
     };
     let within = Duration::from_secs(args.within);
     // As long as this may take, with the way back.
-    match turn::take(&client, name, 2 * within.max(BACK) + BACK).await {
-        Err(error) if args.force => say!("{error:#}: it is forced"),
-        taken => taken?,
-    }
+    let has_turn = match turn::take(&client, name, 2 * within.max(BACK) + BACK).await {
+        Err(error) if args.force => {
+            say!("{error:#}: it is forced");
+            false
+        }
+        taken => taken.map(|()| true)?,
+    };
     say!("{name}: {was} makes room for {new}");
     let exchanged = host.exchange(staged, &was, within).await;
     // Over a connection of its own: the host that was asked may be the one that was away.
     let says = cluster_says(&host.config, &host.administrator).await;
-    if let Ok((client, _)) = &says {
+    if has_turn && let Ok((client, _)) = &says {
         turn::give_back(client).await;
     }
     exchanged?;
