@@ -397,6 +397,14 @@ pub fn is_host_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.split('.').all(is_label)
 }
 
+/// Whether a new host may be called so: by a host's name that isn't the API's or each machine's own. Every host's certificate is for
+/// these, so that any host could pass for one of such a name.
+pub fn is_new_host_name(name: &str) -> bool {
+    let is_of =
+        |whole: &str| name.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    is_host_name(name) && name != "kubernetes" && !is_of("kubernetes.default") && !is_of("localhost")
+}
+
 /// Whether two networks have addresses in common: they lie within each other, or apart.
 pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)

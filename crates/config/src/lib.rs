@@ -24,7 +24,7 @@ mod virtual_routers;
 
 pub use addresses::AddressRange;
 pub use audit::{Audit, AuditLog, AuditWebhook};
-pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name, overlap};
+pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name, is_new_host_name, overlap};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};
 pub use eviction::{Bound, Bounds, Eviction, Grace, Signal};

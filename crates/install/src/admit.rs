@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use config::{HostConfig, MOST_MEMBERS, is_host_name, overlap};
+use config::{HostConfig, MOST_MEMBERS, is_new_host_name, overlap};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -66,7 +66,9 @@ pub struct Admitted {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The name can't be a host's.
-    #[error("{0:?} can't be a host's name; take 1 to 63 small letters, digits, '-' and '.'")]
+    #[error(
+        "{0:?} can't be a host's name; take 1 to 63 small letters, digits, '-' and '.', and neither localhost nor kubernetes"
+    )]
     Name(String),
     /// A host of that name is there.
     #[error(
@@ -144,7 +146,7 @@ pub fn admit(applicant: Applicant<'_>, known: &Known<'_>, now: Timestamp) -> Res
     if config.datastore.is_some() {
         return Err(Refusal::OnEtcd);
     }
-    if !is_host_name(name) {
+    if !is_new_host_name(name) {
         return Err(Refusal::Name(name.to_owned()));
     }
     if let Some(replaces) = replaces.filter(|replaces| *replaces != name) {
@@ -360,7 +362,9 @@ mod tests {
             assert_eq!(world.ask_at("n2", address, now()), Err(Refusal::Outside { address, hosts }));
         }
         assert_eq!(world.ask("n2", 100), Err(Refusal::Virtual(address(100))));
-        assert_eq!(world.ask("N2", 2), Err(Refusal::Name("N2".into())));
+        for name in ["N2", "kubernetes", "localhost"] {
+            assert_eq!(world.ask(name, 2), Err(Refusal::Name(name.into())));
+        }
         world.config.cluster_cidr = "10.244.0.0/24".parse().unwrap();
         assert!(matches!(world.ask("n2", 2), Err(Refusal::NoRange { prefix: 24, .. })));
         let mut world = World::new();

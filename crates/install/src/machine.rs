@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 pub enum Error {
     /// The name can't be a host's.
     #[error(
-        "{0:?} can't be a host's name; give one with --name: 1 to 63 small letters, digits, '-' and '.', another for each host"
+        "{0:?} can't be a host's name; give one with --name: 1 to 63 small letters, digits, '-' and '.', neither localhost nor kubernetes, another for each host"
     )]
     Name(String),
     /// The address is on no link of the machine.
@@ -109,7 +109,7 @@ impl Machine {
             None => self.hostname.trim().to_ascii_lowercase(),
         };
         // A machine that was never given a name has the one that all such machines have.
-        if !config::is_host_name(&name) || name == "localhost" || name.starts_with("localhost.") {
+        if !config::is_new_host_name(&name) {
             return Err(Error::Name(name));
         }
         let outward =
@@ -182,6 +182,12 @@ mod tests {
         assert!(place(&two, Some("N_1"), Some("10.73.0.1")).contains("--name"));
         let nameless = Machine { hostname: "localhost".into(), ..two };
         assert!(place(&nameless, None, Some("10.73.0.1")).contains("\"localhost\""));
+        for taken in ["kubernetes", "kubernetes.default.svc", "localhost.localdomain"] {
+            assert!(place(&nameless, Some(taken), Some("10.73.0.1")).contains(taken));
+        }
+        for free in ["kubernetes.example.com", "kubernetes-1", "localhost1"] {
+            assert!(place(&nameless, Some(free), Some("10.73.0.9")).contains("no link of this machine has"));
+        }
     }
 
     #[test]
