@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use objects::{AddressLease, FENCED_EPOCH, FENCING, LEASE_EPOCH, STOPS_WITH_LEASE};
+use objects::{AddressLease, FENCED_EPOCH, FENCING, LEASE_EPOCH, STOPS_WITH_LEASE, SWITCH_ON_EPOCH};
 use serde_json::Value;
 
 /// Where a backup is restored.
@@ -86,7 +86,8 @@ fn edit(value: &mut Bytes, change: impl FnOnce(&mut Value) -> Option<bool>) {
 fn forget_lease(node: &mut Value) -> Option<bool> {
     let annotations = node.pointer_mut("/metadata/annotations")?.as_object_mut()?;
     let before = annotations.len();
-    annotations.retain(|name, _| ![FENCING, LEASE_EPOCH, FENCED_EPOCH].contains(&name.as_str()));
+    let of_lease = [FENCING, LEASE_EPOCH, FENCED_EPOCH, SWITCH_ON_EPOCH];
+    annotations.retain(|name, _| !of_lease.contains(&name.as_str()));
     Some(annotations.len() != before)
 }
 
@@ -143,7 +144,7 @@ mod tests {
         for (key, before, after) in [
             (
                 "/registry/core/nodes/n1",
-                json!({"metadata": {"annotations": {"a": "b", FENCED_EPOCH: "7", FENCING: "lease", LEASE_EPOCH: "7"}}}),
+                json!({"metadata": {"annotations": {"a": "b", FENCED_EPOCH: "7", FENCING: "lease", LEASE_EPOCH: "7", SWITCH_ON_EPOCH: "7"}}}),
                 json!({"metadata": {"annotations": {"a": "b"}}}),
             ),
             (
