@@ -164,12 +164,12 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// As of a state. `keys` hears of each change.
+    /// As of a state. `keys` hears of each change, and keeps those that it has until then: a store that was just opened may not know
+    /// yet what this host has known.
     pub fn new(keys: RevokedKeys, state: &State) -> Self {
         let list = Followed::new(KEY, RevocationList::of, state);
-        let revocations = Revocations { list, keys, changes: watch::Sender::default() };
-        revocations.tell(&RevocationList::of(state));
-        revocations
+        keys.add(RevocationList::of(state).keys);
+        Revocations { list, keys, changes: watch::Sender::default() }
     }
 
     /// Whether a certificate was taken back, as of a state.
@@ -267,7 +267,10 @@ mod tests {
         let store = store::Memory::default();
         let authority = Authority::create("a", at(0).into()).unwrap();
         let (host, keys) = (shown(&authority, "system:node:n1", 0), RevokedKeys::default());
+        let known_before = shown(&authority, "system:node:n0", 0).key;
+        keys.replace([known_before].into());
         let revocations = Revocations::new(keys.clone(), &store.snapshot());
+        assert!(keys.has(known_before), "the store may not have caught up");
         let mut changes = revocations.changes();
         assert!(!revocations.has(&store.snapshot(), &host) && !keys.has(host.key));
         let mut object = RevocationList::object();

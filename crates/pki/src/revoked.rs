@@ -36,6 +36,11 @@ impl RevokedKeys {
         folder::write_public(file, &lines.join("\n"))
     }
 
+    /// Adds others to them.
+    pub fn add(&self, keys: BTreeSet<KeyHash>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(keys);
+    }
+
     /// Puts others in their place.
     pub fn replace(&self, keys: BTreeSet<KeyHash>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
