@@ -10,7 +10,8 @@
 //! - What a write is held against: [`Faults`], [`metadata`], [`name`], [`Conform`].
 //! - The way of a read: [`LabelSelector`], [`FieldSelector`] and [`Selectable`], [`table`] and [`partial_metadata`],
 //!   [`scale_of`].
-//! - Small things that objects consist of: [`Quantity`], [`Share`], [`time`](mod@time), [`network_of`].
+//! - Small things that objects consist of: [`Quantity`], [`Share`], [`time`](mod@time), [`network_of`]; the way to a part of one:
+//!   [`json_path`].
 
 mod apply;
 mod cbor;
@@ -25,6 +26,7 @@ mod go_time;
 mod go_value;
 mod int_or_percent;
 mod json_patch;
+pub mod json_path;
 mod junk;
 mod meta;
 pub mod metadata;

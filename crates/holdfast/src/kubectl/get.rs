@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use client::{Client, WatchKind, with_query};
+use machinery::json_path::Path;
 use serde_json::{Value, json};
 
 use super::output::Output;
@@ -34,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "FIELDS")]
     pub field_selector: Option<String>,
     /// Sort what is shown by a field, such as .metadata.creationTimestamp
-    #[arg(long, value_name = "PATH", conflicts_with = "watch")]
-    pub sort_by: Option<jsonpath::Path>,
+    #[arg(long, value_name = "PATH", conflicts_with = "watch", value_parser = jsonpath::sort_path)]
+    pub sort_by: Option<Path>,
     /// Show changes as they come
     #[arg(short, long)]
     pub watch: bool,
@@ -272,7 +273,7 @@ impl Get<'_> {
 
 fn print(object: &Value, form: &Output) -> anyhow::Result<String> {
     match form {
-        Output::JsonPath(template) => template.render(object),
+        Output::JsonPath(template) => Ok(template.render(object)?),
         Output::Yaml => Ok(values::to_yaml(object)),
         _ => json(object),
     }

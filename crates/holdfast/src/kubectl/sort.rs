@@ -1,9 +1,10 @@
 //! `--sort-by`: objects in the order of what a path leads to, as kubectl sorts them.
 
 use anyhow::ensure;
+use machinery::json_path::{Path, order};
 use serde_json::Value;
 
-use super::jsonpath::{self, Path};
+use super::jsonpath::first;
 
 /// Sorts what `object` finds an object in. What has nothing there comes first; what can't be compared stays as it is.
 ///
@@ -12,7 +13,7 @@ use super::jsonpath::{self, Path};
 pub fn sort(all: &mut Vec<Value>, by: &Path, object: impl Fn(&Value) -> &Value) -> anyhow::Result<()> {
     let mut keyed: Vec<(Option<Value>, Value)> = Vec::with_capacity(all.len());
     for one in all.iter() {
-        keyed.push((by.first(object(one))?.cloned(), one.clone()));
+        keyed.push((first(by, object(one))?.cloned(), one.clone()));
     }
     let is_known = keyed.is_empty() || keyed.iter().any(|(key, _)| key.is_some());
     ensure!(is_known, "couldn't find any field with the path of --sort-by");
@@ -40,7 +41,7 @@ impl Key {
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let within = match (&self.0, &other.0) {
-            (Some(left), Some(right)) => jsonpath::order(left, right),
+            (Some(left), Some(right)) => order(left, right),
             _ => None,
         };
         self.kind().cmp(&other.kind()).then(within.unwrap_or(std::cmp::Ordering::Equal))

@@ -3,16 +3,19 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::json_path::JsonPath;
+use crate::json_path::Path;
 use crate::object::Object;
 use crate::time;
+
+/// How many values a cell may come by, or it stays empty: a table follows a path for each of its rows.
+const MOST_VALUES: usize = 10_000;
 
 /// A column beside the name.
 #[derive(Debug)]
 pub(super) struct Column {
     given: Given,
     /// None if it makes no sense: then its cells are empty.
-    path: Option<JsonPath>,
+    path: Option<Path>,
 }
 
 /// A column as the definition says it.
@@ -40,7 +43,7 @@ pub(super) fn read(given: Vec<Given>) -> Vec<Column> {
         ..Given::default()
     };
     let given = if given.is_empty() { vec![age()] } else { given };
-    given.into_iter().map(|given| Column { path: JsonPath::parse(&given.json_path), given }).collect()
+    given.into_iter().map(|given| Column { path: given.json_path.parse().ok(), given }).collect()
 }
 
 impl Column {
@@ -58,7 +61,7 @@ impl Column {
 
     /// What it says of an object, at `now` in Unix seconds.
     pub fn cell(&self, object: &Value, now: i64) -> Value {
-        let found = self.path.as_ref().and_then(|path| path.first(object));
+        let found = self.path.as_ref().and_then(|path| path.first(object, MOST_VALUES).ok().flatten());
         let Some(value) = found.filter(|value| !value.is_null()) else { return Value::Null };
         let whole = |value: &Value| value.as_i64().or_else(|| value.as_f64().map(|number| number as i64));
         match self.given.kind.as_str() {

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 use super::columns::Column;
 use super::conversion::Conversion;
-use super::json_path::pointer_of;
 use super::versions::Compiled;
 use super::{Approval, Custom, intern};
+use crate::json_path::pointer_of;
 use crate::resource::{Resource, api_version};
 use crate::rules::PLAIN;
 use crate::schema::NamedSchema;

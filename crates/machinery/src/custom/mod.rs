@@ -10,7 +10,6 @@ mod definition;
 mod fill;
 mod format;
 mod intern;
-mod json_path;
 mod lists;
 mod naming;
 mod object;

@@ -1,13 +1,12 @@
-//! Reading templates.
+//! Reading paths.
 
 use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::{Comparison, Condition, Operand, Path, Piece, Step, Template};
+use super::{Comparison, Condition, LONGEST, Operand, Path, Step};
 
-/// The longest template, and how deep its ranges and filters may lie.
-const LONGEST: usize = 8 << 10;
+/// How deep filters may lie in filters.
 const DEEPEST: usize = 16;
 /// The longest operators first: `<` begins `<=`.
 const COMPARISONS: [(&str, Comparison); 6] = [
@@ -19,67 +18,13 @@ const COMPARISONS: [(&str, Comparison); 6] = [
     (">", Comparison::Greater),
 ];
 
-impl FromStr for Template {
-    type Err = String;
+/// What is wrong with a path, in words for who wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PathError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() > LONGEST {
-            return Err(format!("a jsonpath template has at most {LONGEST} bytes"));
-        }
-        // The pieces of each range that is open, with the path of each; the first is the template itself.
-        let mut open: Vec<(Option<Path>, Vec<Piece>)> = vec![(None, Vec::new())];
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (before, inside, after) = next_braces(rest)?;
-            let pieces = innermost(&mut open)?;
-            if !before.is_empty() {
-                pieces.push(Piece::Text(before.to_owned()));
-            }
-            rest = after;
-            let Some(inside) = inside.map(str::trim) else { continue };
-            if inside == "end" {
-                let Some((Some(path), pieces)) = open.pop() else {
-                    return Err("there is an {end} without a {range}".to_owned());
-                };
-                innermost(&mut open)?.push(Piece::Range(path, pieces));
-            } else if let Some(path) = inside.strip_prefix("range").filter(|path| !is_name(path)) {
-                if open.len() > DEEPEST {
-                    return Err(format!("ranges lie more than {DEEPEST} deep"));
-                }
-                open.push((Some(path.trim().parse()?), Vec::new()));
-            } else if inside.starts_with(['"', '\'']) {
-                innermost(&mut open)?.push(Piece::Text(whole_quoted(inside)?));
-            } else {
-                innermost(&mut open)?.push(Piece::Values(inside.parse()?));
-            }
-        }
-        match open.pop() {
-            Some((None, pieces)) => Ok(Template(pieces)),
-            _ => Err("a {range} has no {end}".to_owned()),
-        }
-    }
-}
-
-/// The pieces that the next one belongs to.
-fn innermost(open: &mut [(Option<Path>, Vec<Piece>)]) -> Result<&mut Vec<Piece>, String> {
-    open.last_mut().map(|(_, pieces)| pieces).ok_or_else(|| "there is an {end} without a {range}".to_owned())
-}
-
-/// Whether a word goes on here: `ranges` is a field.
-fn is_name(rest: &str) -> bool {
-    rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-}
-
-/// What is before the next braces, in them, and after them.
-fn next_braces(text: &str) -> Result<(&str, Option<&str>, &str), String> {
-    let Some(start) = text.find('{') else { return Ok((text, None, "")) };
-    let end = end_of(&text[start + 1..], '}').ok_or("a { has no }")?;
-    let (inside, after) = text[start + 1..].split_at(end);
-    Ok((&text[..start], Some(inside), &after[1..]))
-}
-
-/// Where `closing` is, outside of quotes, brackets and parentheses.
-fn end_of(text: &str, closing: char) -> Option<usize> {
+/// Where the first of these characters is, outside of quotes, brackets and parentheses.
+pub fn end_of(text: &str, closing: &[char]) -> Option<usize> {
     let (mut quote, mut is_escaped, mut depth) = (None, false, 0_usize);
     for (at, c) in text.char_indices() {
         match (quote, c) {
@@ -88,7 +33,7 @@ fn end_of(text: &str, closing: char) -> Option<usize> {
             (Some(open), _) if c == open => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(c),
-            (None, _) if c == closing && depth == 0 => return Some(at),
+            (None, _) if closing.contains(&c) && depth == 0 => return Some(at),
             (None, '[' | '(') => depth += 1,
             (None, ']' | ')') => depth = depth.checked_sub(1)?,
             _ => {}
@@ -98,16 +43,13 @@ fn end_of(text: &str, closing: char) -> Option<usize> {
 }
 
 impl FromStr for Path {
-    type Err = String;
+    type Err = PathError;
 
-    /// Reads a path, with braces around it or not.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text).trim();
+    fn from_str(text: &str) -> Result<Self, PathError> {
         if text.len() > LONGEST {
-            return Err(format!("a path has at most {LONGEST} bytes"));
+            return Err(PathError(format!("a path has at most {LONGEST} bytes")));
         }
-        path(text, 0)
+        path(text.trim(), 0).map_err(PathError)
     }
 }
 
@@ -120,7 +62,7 @@ fn path(text: &str, depth: usize) -> Result<Path, String> {
     let mut steps = Vec::new();
     while !rest.is_empty() {
         if let Some(inside) = rest.strip_prefix('[') {
-            let end = end_of(inside, ']').ok_or_else(|| format!("a [ has no ] in {text:?}"))?;
+            let end = end_of(inside, &[']']).ok_or_else(|| format!("a [ has no ] in {text:?}"))?;
             steps.push(brackets(inside[..end].trim(), depth)?);
             rest = &inside[end + 1..];
             continue;
@@ -206,25 +148,22 @@ fn brackets(inside: &str, depth: usize) -> Result<Step, String> {
 }
 
 fn condition(text: &str, depth: usize) -> Result<Condition, String> {
-    let found = (0..text.len()).filter(|at| text.is_char_boundary(*at)).find_map(|at| {
-        let (sign, comparison) = COMPARISONS.iter().find(|(sign, _)| text[at..].starts_with(sign))?;
-        // Not one within quotes or brackets.
-        end_of(text, sign.chars().next()?).filter(|end| *end == at)?;
-        Some((at, sign.len(), *comparison))
-    });
-    match found {
-        None => path(text, depth).map(Condition::Is),
-        Some((at, length, comparison)) => {
-            let (left, right) = (operand(&text[..at], depth)?, operand(&text[at + length..], depth)?);
-            Ok(Condition::Compare(left, comparison, right))
-        }
-    }
+    let Some(at) = end_of(text, &['=', '!', '<', '>']) else {
+        return path(text, depth).map(Condition::Is);
+    };
+    let (left, rest) = text.split_at(at);
+    let found =
+        COMPARISONS.iter().find_map(|(sign, comparison)| Some((rest.strip_prefix(sign)?, comparison)));
+    let (right, comparison) =
+        found.ok_or_else(|| format!("{rest:?} begins with none of ==, !=, <, <=, > and >="))?;
+    Ok(Condition::Compare(operand(left, depth)?, *comparison, operand(right, depth)?))
 }
 
 fn operand(text: &str, depth: usize) -> Result<Operand, String> {
     let text = text.trim();
     if text.starts_with(['"', '\'']) {
-        return whole_quoted(text).map(|text| Operand::Value(Value::String(text)));
+        let text = whole_quoted(text).map_err(|PathError(wrong)| wrong)?;
+        return Ok(Operand::Value(Value::String(text)));
     }
     if text.starts_with(['@', '$', '.']) {
         return path(text, depth).map(Operand::Path);
@@ -236,10 +175,14 @@ fn operand(text: &str, depth: usize) -> Result<Operand, String> {
         .ok_or_else(|| format!("{text:?} is no path, text in quotes, number, true or false"))
 }
 
-fn whole_quoted(text: &str) -> Result<String, String> {
-    match quoted(text)? {
+/// The text in the quotes that a whole text stands in, without its escapes.
+///
+/// # Errors
+/// It stands in none, or more stands behind them.
+pub fn whole_quoted(text: &str) -> Result<String, PathError> {
+    match quoted(text).map_err(PathError)? {
         (text, "") => Ok(text),
-        (_, after) => Err(format!("{after:?} stands behind a text in quotes")),
+        (_, after) => Err(PathError(format!("{after:?} stands behind a text in quotes"))),
     }
 }
 
