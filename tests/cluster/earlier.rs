@@ -62,7 +62,7 @@ async fn a_folder_of_an_earlier_version_has_all_that_was_in_it_while_it_is_writt
     }
 }
 
-/// Writes until it is told to end; the names of what was acknowledged.
+/// Writes until it is to end; the names of what was acknowledged.
 async fn write(client: kube::Client, end: Arc<AtomicBool>, written: Arc<AtomicUsize>) -> Vec<String> {
     let maps = Api::<ConfigMap>::namespaced(client, "shop");
     let mut acknowledged = Vec::new();

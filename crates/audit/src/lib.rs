@@ -1,4 +1,4 @@
-//! What requests did, for those who look later: which of them a policy wants to know how much of, and what it is told, as
+//! What requests did, for those who look later: which of them a policy records, in how much detail, and the events that say so, as
 //! Kubernetes has it (`audit.k8s.io/v1`). No I/O: time comes in with the events, and where they go is a [`Sink`].
 //!
 //! ```

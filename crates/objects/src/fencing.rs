@@ -13,7 +13,7 @@ pub const LEASE_EPOCH: &str = "holdfast.dev/lease-epoch";
 /// The annotation with the epoch up to which the host is fenced. The leader alone writes it.
 pub const FENCED_EPOCH: &str = "holdfast.dev/fenced-epoch";
 /// The annotation with the epoch in which the host's machine is being switched off by its fence agent, to be switched on again. The leader writes
-/// it before, and takes it away once the machine is on: whoever leads next reads in it what is left to do.
+/// it before, and takes it away once the machine is on: the next leader reads in it what is left to do.
 pub const SWITCH_ON_EPOCH: &str = "holdfast.dev/switch-on-epoch";
 /// The condition of a pod by which its host says, before it starts it, that it stops with its lease.
 pub const STOPS_WITH_LEASE: &str = "holdfast.dev/StopsWithLease";

@@ -54,7 +54,7 @@ enum Word {
     Typed(Bytes),
     /// There is no more input.
     End,
-    /// The terminal has so many columns and lines now.
+    /// How many columns and lines the terminal has now.
     Size(u16, u16),
 }
 
@@ -131,7 +131,7 @@ async fn send(mut input: Input, mut words: Receiver<Word>) {
             Word::End => input.close().await,
             Word::Size(width, height) => input.resize(width, height).await,
         };
-        // Why is told by what comes: the connection has ended there, too.
+        // The connection has ended at the other side too; what is read next says why.
         if sent.is_err() {
             return;
         }

@@ -99,7 +99,7 @@ fn promise_nothing(pod: &mut Value) -> Option<bool> {
     Some(conditions.len() != before)
 }
 
-/// Makes the Lease of an address that of an address which nobody holds: whoever did so did it in an epoch that is no more.
+/// Makes the Lease of an address that of an address which nobody holds: its holder held it in an epoch that is over.
 fn let_go(lease: &mut Value) -> Option<bool> {
     lease.get_mut("spec")?.as_object_mut()?.remove("holderIdentity").map(|_| true)
 }

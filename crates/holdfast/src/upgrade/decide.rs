@@ -33,7 +33,7 @@ impl Version {
 impl FromStr for Version {
     type Err = String;
 
-    /// What is told of a build or of a version to come (`0.2.0-rc.1`) is left aside.
+    /// The parts that name a build or a pre-release (`0.2.0-rc.1`) are ignored.
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.trim().split(['-', '+']).next().unwrap_or_default();
         let numbers: Result<Vec<u64>, _> = numbers.split('.').map(str::parse).collect();

@@ -72,7 +72,7 @@ impl Program {
         Ok(Staged { file, version })
     }
 
-    /// Puts the new program in this one's place, at once for whoever starts it, and keeps this one beside it.
+    /// Puts the new program in this one's place, in one step for all who start it, and keeps this one beside it.
     pub fn replace(&self, staged: Staged) -> anyhow::Result<()> {
         let failed = || format!("can't replace {}", self.path.display());
         self.forget_former()?;

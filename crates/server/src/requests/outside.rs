@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::Objects;
 use crate::registry::Freshness;
 
-/// The most answers that are kept: so many that a token is known, and so many that it isn't. Strangers with tokens of their own push
+/// The most answers that are kept of each kind: that a token is known, and that it isn't. Strangers with tokens of their own push
 /// out no answer about a good one.
 const MOST: usize = 1024;
 /// The most questions at a time.
@@ -23,7 +23,7 @@ const PLACES: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No token is asked about that is longer, in bytes.
 const LONGEST: usize = 16 << 10;
-/// How often it is told that no answer comes.
+/// How often the log says that no answer comes.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Somebody outside who knows whose tokens are that the cluster didn't make.
