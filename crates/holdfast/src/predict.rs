@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use predict::{Answers, File, Kind, LARGEST, Report, Unknown};
 use serde_json::Value;
 
-use crate::kubectl;
+use crate::kubectl::KubeconfigArg;
 use crate::tell::{say, show};
 
 /// The most files that are read: a hundred hosts with thirty each.
@@ -42,7 +42,7 @@ pub struct Args {
     /// Ask the API of a running cluster
     #[arg(long)]
     live: bool,
-    /// The kubeconfig file, with --live [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
+    /// The kubeconfig file, with --live [default: $KUBECONFIG, else that of a cluster started here, else /etc/holdfast/admin.conf, else ~/.kube/config]
     #[arg(long, value_name = "FILE", requires = "live")]
     kubeconfig: Option<PathBuf>,
     /// How to show it
@@ -53,7 +53,7 @@ pub struct Args {
 /// Predicts, and says by its code whether the design is highly available.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = match args.live {
-        true => of_api(args.kubeconfig.as_deref())?,
+        true => of_api(&KubeconfigArg { kubeconfig: args.kubeconfig })?,
         false => {
             let given = read(&args.files)?;
             let mut report = predict::of_folders(&given.files, &given.folders);
@@ -76,8 +76,8 @@ fn code(report: &Report) -> ExitCode {
     }
 }
 
-fn of_api(kubeconfig: Option<&Path>) -> anyhow::Result<Report> {
-    let client = kubectl::client(kubeconfig)?;
+fn of_api(cluster: &KubeconfigArg) -> anyhow::Result<Report> {
+    let client = cluster.client()?;
     let answers = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         // Without a version there is no API; whatever else isn't shown is said to be missing.
         let version = client.get("/version").await?;

@@ -1,7 +1,6 @@
 //! `holdfast status`: how a cluster does, and what would break it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use ::check::Status;
 use client::Kubeconfig;
 
 use crate::check::{Output, unusable};
-use crate::kubectl::{kubeconfig_path, put};
+use crate::kubectl::{KubeconfigArg, put};
 use crate::tell::{is_coloured, say};
 
 /// How often it is looked again.
@@ -27,15 +26,14 @@ pub struct Args {
     /// The form of the answer; with --watch, JSON is a line each time
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: KubeconfigArg,
 }
 
 /// Asks, and shows what was found.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { watch, output, kubeconfig } = args;
-    let servers = match servers(kubeconfig.as_deref()) {
+    let Args { watch, output, cluster } = args;
+    let servers = match servers(&cluster) {
         Ok(servers) => servers,
         Err(error) => return unusable(&error, output),
     };
@@ -77,8 +75,8 @@ fn frame(text: &str) -> String {
 
 /// The kubeconfig's server; then, on a host that was installed, that host and the others of its configuration: where no majority is
 /// left, nobody holds the address that the kubeconfig names.
-fn servers(named: Option<&std::path::Path>) -> anyhow::Result<Vec<Kubeconfig>> {
-    let path = kubeconfig_path(named)?;
+fn servers(cluster: &KubeconfigArg) -> anyhow::Result<Vec<Kubeconfig>> {
+    let path = cluster.path()?;
     let first = Kubeconfig::load(&path)?;
     let beside =
         crate::install::apis_beside(&path).into_iter().map(|api| first.with_server(format!("https://{api}")));

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use server::{RevocationList, entry_key};
 
 use crate::check::Output;
+use crate::kubectl::KubeconfigArg;
 use crate::tell::{say, show};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -43,9 +44,8 @@ const LONGEST_NAME: usize = 64;
     after_help = "Examples:\n  holdfast user add jane --group devs --for 30d\n  kubectl create clusterrolebinding devs --clusterrole=view --group=devs\n  holdfast user ls\n  holdfast user revoke jane"
 )]
 pub struct Args {
-    /// The administrator's kubeconfig [default: $KUBECONFIG, else that of a cluster started here, else /etc/holdfast/admin.conf]
-    #[arg(long, value_name = "FILE", global = true)]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: KubeconfigArg,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,7 +84,7 @@ enum Command {
 
 /// Does what is asked, as the kubeconfig's user.
 pub async fn user(args: Args) -> anyhow::Result<()> {
-    let kubeconfig = crate::kubectl::kubeconfig_of(args.kubeconfig.as_deref())?;
+    let kubeconfig = args.cluster.load()?;
     let client = Client::new(&kubeconfig)?;
     match args.command {
         Command::Add { user, groups, life, file } => {

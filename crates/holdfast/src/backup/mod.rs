@@ -13,6 +13,7 @@ use store::Backup;
 use tempfile::NamedTempFile;
 
 use self::series::Series;
+use crate::kubectl::KubeconfigArg;
 use crate::tell::{count, say};
 
 /// Arguments of `holdfast backup`.
@@ -33,15 +34,14 @@ pub struct Args {
     /// How many backups the folder keeps, the newest ones
     #[arg(long, value_name = "NUMBER", requires = "to", default_value_t = 28, value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
-    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: KubeconfigArg,
 }
 
 /// Fetches a backup, or one after the other.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { file, to, every, keep, kubeconfig } = args;
-    let client = || crate::kubectl::client(kubeconfig.as_deref());
+    let Args { file, to, every, keep, cluster } = args;
+    let client = || cluster.client();
     match (file, to) {
         (Some(file), _) => {
             check_replaceable(&file)?;

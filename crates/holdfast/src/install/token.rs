@@ -1,7 +1,5 @@
 //! `holdfast token`: the tokens by which machines join.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use client::{Client, Kubeconfig};
 use install::{ListedToken, SECRET_PREFIX, SECRETS_NAMESPACE, Token, listed};
@@ -10,6 +8,7 @@ use pki::{KeyHash, Trust};
 use serde_json::{Value, json};
 
 use super::init::random;
+use crate::kubectl::KubeconfigArg;
 use crate::tell::{say, show};
 
 /// The longest that a token may last: what opens the door to all keys should not lie about.
@@ -18,9 +17,8 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Arguments of `holdfast token`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The administrator's kubeconfig [default: $KUBECONFIG, else that of a cluster started here, else /etc/holdfast/admin.conf]
-    #[arg(long, value_name = "FILE", global = true)]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: KubeconfigArg,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,7 +49,7 @@ enum Command {
 
 /// Does what is asked, as the kubeconfig's user.
 pub async fn token(args: Args) -> anyhow::Result<()> {
-    let kubeconfig = crate::kubectl::kubeconfig_of(args.kubeconfig.as_deref())?;
+    let kubeconfig = args.cluster.load()?;
     let client = Client::new(&kubeconfig)?;
     match args.command {
         Command::Create { ttl, description, replace } => {

@@ -16,7 +16,7 @@ mod target;
 mod version;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use client::{Client, Kubeconfig};
 
@@ -29,12 +29,39 @@ pub use logs::{Args as LogsArgs, logs};
 pub use scale::{Args as ScaleArgs, scale};
 pub use version::{Args as VersionArgs, version};
 
+/// Which cluster: the one of this kubeconfig.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KubeconfigArg {
+    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else /etc/holdfast/admin.conf, else ~/.kube/config]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl KubeconfigArg {
+    /// Where the kubeconfig lies that is named, or meant where none is.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        let of_up = crate::default_dir().map(|dir| dir.join("kubeconfig"));
+        let own: Vec<PathBuf> = of_up.into_iter().chain([crate::install::usual_kubeconfig()]).collect();
+        Ok(Kubeconfig::find(self.kubeconfig.as_deref(), &own)?)
+    }
+
+    /// What it says.
+    pub fn load(&self) -> anyhow::Result<Kubeconfig> {
+        Ok(Kubeconfig::load(&self.path()?)?)
+    }
+
+    /// A client for it.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.load()?)?)
+    }
+}
+
 /// Which cluster, and which namespace in it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
-    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: KubeconfigArg,
     /// The namespace [default: that of the kubeconfig's context]
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
@@ -43,27 +70,10 @@ pub struct Connection {
 impl Connection {
     /// The client, and the namespace that is meant.
     fn open(&self) -> anyhow::Result<(Client, String)> {
-        let client = client(self.kubeconfig.as_deref())?;
+        let client = self.cluster.client()?;
         let namespace = self.namespace.clone().unwrap_or_else(|| client.namespace().to_owned());
         Ok((client, namespace))
     }
-}
-
-/// The client for a kubeconfig, or for the one that is meant where none is named.
-pub fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    Ok(Client::new(&kubeconfig_of(kubeconfig)?)?)
-}
-
-/// The kubeconfig that is named, or meant.
-pub fn kubeconfig_of(named: Option<&Path>) -> anyhow::Result<Kubeconfig> {
-    Ok(Kubeconfig::load(&kubeconfig_path(named)?)?)
-}
-
-/// Where it lies.
-pub fn kubeconfig_path(named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let of_up = crate::default_dir().map(|dir| dir.join("kubeconfig"));
-    let own: Vec<PathBuf> = of_up.into_iter().chain([crate::install::usual_kubeconfig()]).collect();
-    Ok(Kubeconfig::find(named, &own)?)
 }
 
 /// An error as kubectl says it: what the server said as it is, everything else after `error: `.

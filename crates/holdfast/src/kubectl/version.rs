@@ -1,8 +1,6 @@
 //! `version`: of this program, and of the server that it asks.
 
-use std::path::PathBuf;
-
-use super::{client, put};
+use super::{KubeconfigArg, put};
 
 /// Arguments of `version`.
 #[derive(Debug, clap::Args)]
@@ -10,9 +8,9 @@ pub struct Args {
     /// Only this program's: no server is asked
     #[arg(long)]
     pub client: bool,
-    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: KubeconfigArg,
 }
 
 /// Prints the versions.
@@ -21,6 +19,6 @@ pub async fn version(args: Args) -> anyhow::Result<()> {
     if args.client {
         return Ok(());
     }
-    let answer = client(args.kubeconfig.as_deref())?.get("/version").await?;
+    let answer = args.cluster.client()?.get("/version").await?;
     put(&format!("Server Version: {}\n", answer["gitVersion"].as_str().unwrap_or("unknown")))
 }
