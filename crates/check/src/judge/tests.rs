@@ -2,6 +2,7 @@
 
 mod hosts;
 mod machine;
+mod network;
 
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,18 @@ use crate::plan::Plan;
 
 pub(super) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+pub(super) fn set(facts: &mut Facts, name: &str, value: &str) {
+    facts.settings.0.insert(name.into(), value.into());
+}
+
+pub(super) fn links(facts: &mut Facts) -> &mut Vec<Link> {
+    facts.network.links.as_mut().unwrap()
+}
+
+pub(super) fn link(name: &str, address: &str) -> Link {
+    Link { name: name.into(), mtu: 1500, up: true, addresses: vec![address.parse().unwrap()] }
 }
 
 pub(super) fn config() -> HostConfig {
