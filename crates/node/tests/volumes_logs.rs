@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use support::port::{ADMIN, ask, send, text};
 use support::{TestHost, can_mount, is_ready, main_status};
 
 fn config_map(host: &TestHost, data: Value) {
@@ -211,41 +211,6 @@ async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
     assert_eq!(before, of_machine(), "the machine's own files are as they were");
     host.shut_down().await;
 }
-
-/// Asks the agent's API; the answer's status and the response to read on.
-async fn ask(
-    host: &TestHost,
-    who: Option<(&str, &str)>,
-    path: &str,
-) -> hyper::Response<hyper::body::Incoming> {
-    send(host, host.authority.client(who), None, path).await.unwrap()
-}
-
-/// Asks it in the name of what `tls` and a header show.
-async fn send(
-    host: &TestHost,
-    tls: Arc<rustls::ClientConfig>,
-    authorization: Option<&str>,
-    path: &str,
-) -> Result<hyper::Response<hyper::body::Incoming>, Box<dyn std::error::Error>> {
-    let address = host.agent.as_ref().unwrap().listening();
-    let stream = tokio::net::TcpStream::connect(address).await?;
-    let name = rustls::pki_types::ServerName::try_from("localhost")?;
-    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = hyper::Request::get(path).header("host", "localhost");
-    if let Some(authorization) = authorization {
-        request = request.header("authorization", authorization);
-    }
-    Ok(sender.send_request(request.body(Empty::<bytes::Bytes>::new())?).await?)
-}
-
-async fn text(response: hyper::Response<hyper::body::Incoming>) -> String {
-    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
-}
-
-const ADMIN: Option<(&str, &str)> = Some(("kubernetes-admin", "system:masters"));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agents_port_opens_to_no_token_or_password_and_to_no_other_authority() {

@@ -8,6 +8,7 @@ pub mod cgroups;
 pub mod containerd;
 pub mod image;
 pub mod network;
+pub mod port;
 mod store;
 mod writer;
 
