@@ -2,75 +2,21 @@
 
 #![allow(clippy::unwrap_used)] // A test's functions may fail the test.
 
+mod support;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pki::{
-    Authority, CertificateRequest, ClientAuth, HostNames, Identity, LiveIdentity, Renewal, RevokedKeys,
-    Subject, Trust, Usage, Validity,
+    Authority, CertificateRequest, ClientAuth, Identity, LiveIdentity, Renewal, RevokedKeys, Subject, Trust,
+    Usage, Validity,
 };
 use rustls::client::Resumption;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
-
-#[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
-fn now() -> SystemTime {
-    SystemTime::now()
-}
-
-fn names(name: &str) -> HostNames {
-    HostNames {
-        name: name.to_owned(),
-        address: [127, 0, 1, 1].into(),
-        virtual_address: [127, 0, 0, 100].into(),
-        first_service_address: [127, 96, 0, 1].into(),
-    }
-}
-
-fn host(authority: &Authority, name: &str) -> Identity {
-    authority.host_identity(&names(name), now()).unwrap()
-}
-
-fn live(authority: &Authority, name: &str) -> LiveIdentity {
-    LiveIdentity::new(host(authority, name)).unwrap()
-}
-
-/// Carries bytes between the two until neither has more to say, then a byte each way.
-fn shake(
-    client: Arc<ClientConfig>,
-    server: Arc<ServerConfig>,
-    name: &str,
-) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut client = ClientConnection::new(client, name)?;
-    let mut server = ServerConnection::new(server)?;
-    carry(&mut client, &mut server)?;
-    Ok((client, server))
-}
-
-/// Carries what either has to say.
-fn carry(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), rustls::Error> {
-    let mut wire = Vec::new();
-    while client.wants_write() || server.wants_write() {
-        client.write_tls(&mut wire).unwrap();
-        let mut bytes = &wire[..];
-        while !bytes.is_empty() {
-            server.read_tls(&mut bytes).unwrap();
-            server.process_new_packets()?;
-        }
-        wire.clear();
-        server.write_tls(&mut wire).unwrap();
-        let mut bytes = &wire[..];
-        while !bytes.is_empty() {
-            client.read_tls(&mut bytes).unwrap();
-            client.process_new_packets()?;
-        }
-        wire.clear();
-    }
-    Ok(())
-}
+use support::{carry, host, live, names, now, shake};
 
 fn subject_of(server: &ServerConnection) -> String {
     let certificate = &server.peer_certificates().unwrap()[0];
