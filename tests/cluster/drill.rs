@@ -105,6 +105,9 @@ fn a_leader_is_cut_off_from_the_others() {
     // It learns of it from the others' silence, and they elect another one meanwhile.
     let Some(report) = check_fault(&["--fault", "partition"], 5) else { return };
     assert!(report["runs"][0]["replacement"]["answered_ms"].as_u64() > Some(0), "{report}");
+    for count in ["stale_answers", "minority_writes"] {
+        assert_eq!(report["summary"][count], 0, "{count}: {report}");
+    }
     for what in
         ["partition", "host-silent", "election-won", "node-not-ready", "partition-healed", "node-ready"]
     {

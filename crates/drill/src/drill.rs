@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::fault::{Act, Fault};
+use crate::minority::Minority;
 use crate::observe::Observer;
 use crate::owner::OwnersProxy;
 use crate::preload::Preload;
@@ -33,6 +34,8 @@ const PRESSURE: Duration = Duration::from_secs(330);
 
 /// The ConfigMap that is changed again and again.
 const WRITTEN: &str = "drill-written";
+/// What only a host that is cut off is asked to change.
+const OF_MINORITY: &str = "drill-minority";
 
 /// A drill under way.
 pub(crate) struct Drill<'a> {
@@ -158,8 +161,12 @@ impl Drill<'_> {
         for line in said {
             self.stage.progress.say(&line)?;
         }
-        if self.options.fault.is_of_disk() {
-            self.make_written().await?;
+        let is_cut_off = self.options.fault == Fault::Partition;
+        if self.options.fault.is_of_disk() || is_cut_off {
+            self.make_written(WRITTEN).await?;
+        }
+        if is_cut_off {
+            self.make_written(OF_MINORITY).await?;
         }
         if let (Some(file), true) = (&self.options.kubeconfig_file, self.options.workload.is_some()) {
             self.owners_proxy = OwnersProxy::start(file).await;
@@ -177,8 +184,8 @@ impl Drill<'_> {
     }
 
     /// Makes what is changed again and again.
-    async fn make_written(&self) -> Result<(), Error> {
-        let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": WRITTEN}});
+    async fn make_written(&self, name: &str) -> Result<(), Error> {
+        let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
         match self.client.create(&self.config_maps(), &made).await {
             // It was left by an earlier drill, in a namespace of the user's.
             Err(error) if error.code() == Some(409) => Ok(()),
@@ -347,6 +354,19 @@ impl Drill<'_> {
             survivors,
             kubectl_proxy: self.owners_proxy.as_ref().map(|proxy| start(proxy.ask(path))),
         })
+    }
+
+    /// Begins to ask a host that is cut off from the others, or says why it can't be asked.
+    pub(crate) fn minority(&self, target: &str) -> Result<Result<Minority, String>, Error> {
+        if self.options.fault != Fault::Partition {
+            return Ok(Err("no host was cut off from the others both ways".to_owned()));
+        }
+        let Some(url) = self.site.api_address(target) else {
+            return Ok(Err("the host that was cut off can't be asked itself".to_owned()));
+        };
+        let alone = Client::new(&self.kubeconfig.with_server(url))?;
+        let [read, own] = [WRITTEN, OF_MINORITY].map(|name| format!("{}/{name}", self.config_maps()));
+        Ok(Ok(Minority::ask(&self.client, &alone, &read, &own)))
     }
 
     /// Clients of the surviving hosts' own addresses, where the site gives them.

@@ -15,6 +15,7 @@ mod html;
 mod instance;
 mod measure;
 mod memory;
+mod minority;
 mod observe;
 mod options;
 mod owner;

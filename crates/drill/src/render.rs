@@ -77,9 +77,15 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
 }
 
 /// What must not happen, and how often it did, as far as it was seen.
-pub(crate) fn counts_of(counts: [Option<usize>; 4], spread: Option<f64>) -> Vec<(&'static str, String)> {
-    let names =
-        ["ran twice at once", "address held twice", "replaced without need", "failed on surviving hosts"];
+pub(crate) fn counts_of(counts: [Option<usize>; 6], spread: Option<f64>) -> Vec<(&'static str, String)> {
+    let names = [
+        "ran twice at once",
+        "address held twice",
+        "replaced without need",
+        "failed on surviving hosts",
+        "stale answers of the minority",
+        "writes that the minority took",
+    ];
     let counts = names.into_iter().zip(counts).filter_map(|(name, count)| Some((name, count?.to_string())));
     let spread = spread.map(|spread| ("busiest to least busy instance", format!("{spread:.2}")));
     counts.chain(spread).collect()
@@ -112,6 +118,8 @@ fn what_is(name: &'static str) -> &'static str {
         "double_runs" => "ran twice at once",
         "double_holders" => "address held twice",
         "failed_on_survivors" => "failed on surviving hosts",
+        "stale_answers" => "stale answers of the minority",
+        "minority_writes" => "writes that the minority took",
         "spread" => "busiest to least busy instance",
         other => other,
     }
@@ -316,6 +324,8 @@ pub(crate) mod tests {
                     double_holders: None,
                     needless_replacements: Some(0),
                     failed_on_survivors: Some(0),
+                    stale_answers: Some(0),
+                    minority_writes: Some(0),
                 },
                 spread: Some(1.12),
                 unseen: BTreeMap::from([("double_holders", "the switch knows one".to_owned())]),
@@ -387,6 +397,8 @@ Power cut on n1, which led, held the virtual address and ran a pod
   ran twice at once                  0
   replaced without need              0
   failed on surviving hosts          0
+  stale answers of the minority      0
+  writes that the minority took      0
   busiest to least busy instance  1.12
   not seen: address held twice: the switch knows one
 

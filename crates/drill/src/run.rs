@@ -7,6 +7,7 @@ use crate::fault::Act;
 use crate::holders::Holders;
 use crate::measure::Measured;
 use crate::memory::Memories;
+use crate::minority::Minority;
 use crate::probe::Series;
 use crate::report::{Asks, Dot, Replacement, Report, Run, SeriesReport, Summary, ms};
 use crate::safety::{needless, to_be_kept};
@@ -86,6 +87,7 @@ impl Drill<'_> {
         self.stage.since = Some(cut);
         self.stage.note(cut, fault.broken(), Some(&target), None)?;
 
+        let minority = self.minority(&target)?;
         let measured = self.measure(cut, &probes, &mut processes, &observer, &target).await?;
         let Measured { replacement, mended, .. } = &measured;
         let new_leader = self.stage.last_winner(cut);
@@ -118,6 +120,14 @@ impl Drill<'_> {
             .collect();
         let replaced = replacement.as_ref().map(|(at, _)| *at);
         let mut safety = self.judge(cut, &target, &probes, replaced);
+        // Before the host is mended: from then on it may take what it is asked.
+        let minority = minority.map(Minority::end);
+        let [stale, taken] = match minority {
+            Ok((stale, taken)) => [Ok(stale), Ok(taken)],
+            Err(why) => [Err(why.clone()), Err(why)],
+        };
+        safety.counts.stale_answers = safety.take("stale_answers", stale);
+        safety.counts.minority_writes = safety.take("minority_writes", taken);
         let distribution = self.distribution(cut, &probes, replaced.max(*mended));
         let unsent_asks: u64 = probes.all().map(|series| series.unsent(cut)).sum();
         let stateful = std::mem::take(&mut probes.stateful);

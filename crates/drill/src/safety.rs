@@ -20,12 +20,23 @@ pub struct Counts {
     pub needless_replacements: Option<usize>,
     /// Requests that failed through the surviving hosts.
     pub failed_on_survivors: Option<usize>,
+    /// Answers of a host that was cut off, older than what had been acknowledged before they were asked for.
+    pub stale_answers: Option<usize>,
+    /// Changes that a host acknowledged while it was cut off.
+    pub minority_writes: Option<usize>,
 }
 
 impl Counts {
     /// In the order in which it is shown.
-    pub(crate) fn all(&self) -> [Option<usize>; 4] {
-        [self.double_runs, self.double_holders, self.needless_replacements, self.failed_on_survivors]
+    pub(crate) fn all(&self) -> [Option<usize>; 6] {
+        [
+            self.double_runs,
+            self.double_holders,
+            self.needless_replacements,
+            self.failed_on_survivors,
+            self.stale_answers,
+            self.minority_writes,
+        ]
     }
 
     /// Of all runs. A sum over some of the runs would look like one over all.
@@ -39,6 +50,8 @@ impl Counts {
             double_holders: sum(|counts| counts.double_holders),
             needless_replacements: sum(|counts| counts.needless_replacements),
             failed_on_survivors: sum(|counts| counts.failed_on_survivors),
+            stale_answers: sum(|counts| counts.stale_answers),
+            minority_writes: sum(|counts| counts.minority_writes),
         }
     }
 }
@@ -80,6 +93,8 @@ impl Safety {
             ("stateful identities that ran on two hosts at once", self.counts.double_runs),
             ("questions for the virtual address that two hosts answered", self.counts.double_holders),
             ("pods that were replaced without need", self.counts.needless_replacements),
+            ("stale answers of the minority", self.counts.stale_answers),
+            ("writes that the minority took", self.counts.minority_writes),
         ];
         let broken = counts.into_iter().filter_map(|(what, count)| Some((what, count.filter(|n| *n > 0)?)));
         broken.map(|(what, count)| format!("{what}: {count}")).collect()
@@ -108,7 +123,14 @@ impl SafetySummary {
         let all: Vec<&Safety> = runs.iter().map(|run| &run.safety).collect();
         let mut summary = SafetySummary::default();
         let counts = Counts::sum(all.iter().map(|safety| &safety.counts));
-        let names = ["double_runs", "double_holders", "needless_replacements", "failed_on_survivors"];
+        let names = [
+            "double_runs",
+            "double_holders",
+            "needless_replacements",
+            "failed_on_survivors",
+            "stale_answers",
+            "minority_writes",
+        ];
         for (name, count) in names.into_iter().zip(counts.all()) {
             summary.keep(name, count, &all);
         }
@@ -223,5 +245,8 @@ mod tests {
         let counts = Counts { double_runs: Some(1), double_holders: Some(0), ..Counts::default() };
         let broken = Safety { counts, ..Safety::default() }.broken();
         assert_eq!(broken, ["stateful identities that ran on two hosts at once: 1"]);
+        let counts = Counts { stale_answers: Some(2), minority_writes: Some(3), ..Counts::default() };
+        let broken = Safety { counts, ..Safety::default() }.broken();
+        assert_eq!(broken, ["stale answers of the minority: 2", "writes that the minority took: 3"]);
     }
 }
