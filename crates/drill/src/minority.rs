@@ -41,6 +41,13 @@ impl Seen {
     fn answered(&mut self, revision: u64, acknowledged: u64) {
         self.stale += usize::from(revision < acknowledged);
     }
+
+    fn stale(&self) -> Result<usize, String> {
+        match self.acknowledged {
+            0 => Err("no change was acknowledged meanwhile, so no answer could be stale".to_owned()),
+            _ => Ok(self.stale),
+        }
+    }
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
@@ -87,10 +94,10 @@ impl Minority {
         Minority { seen, _tasks: tasks }
     }
 
-    /// Ends the asks. Returns how many answers were stale, and how many changes the host took.
-    pub(crate) fn end(self) -> (usize, usize) {
+    /// Ends the asks. Returns how many answers were stale, or why that isn't known, and how many changes the host took.
+    pub(crate) fn end(self) -> (Result<usize, String>, usize) {
         let seen = lock(&self.seen);
-        (seen.stale, seen.taken)
+        (seen.stale(), seen.taken)
     }
 }
 
@@ -118,6 +125,7 @@ mod tests {
     #[test]
     fn only_what_was_acknowledged_before_the_question_makes_an_answer_stale() {
         let mut seen = Seen::default();
+        assert!(seen.stale().is_err(), "nothing has changed");
         seen.written(7);
         let asked = seen.acknowledged;
         seen.written(9);
@@ -125,8 +133,8 @@ mod tests {
         assert_eq!(seen.acknowledged, 9);
         seen.answered(7, asked);
         seen.answered(9, asked);
-        assert_eq!(seen.stale, 0);
+        assert_eq!(seen.stale(), Ok(0));
         seen.answered(8, seen.acknowledged);
-        assert_eq!(seen.stale, 1);
+        assert_eq!(seen.stale(), Ok(1));
     }
 }

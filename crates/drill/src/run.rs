@@ -123,7 +123,7 @@ impl Drill<'_> {
         // Before the host is mended: from then on it may take what it is asked.
         let minority = minority.map(Minority::end);
         let [stale, taken] = match minority {
-            Ok((stale, taken)) => [Ok(stale), Ok(taken)],
+            Ok((stale, taken)) => [stale, Ok(taken)],
             Err(why) => [Err(why.clone()), Err(why)],
         };
         safety.counts.stale_answers = safety.take("stale_answers", stale);
