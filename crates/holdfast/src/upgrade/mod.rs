@@ -7,9 +7,9 @@ mod turn;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::check::HostAnswer;
+use ::check::{ClusterSays, HostAnswer};
 use anyhow::Context;
-use client::Kubeconfig;
+use client::{Client, Kubeconfig};
 use config::HostConfig;
 use install::Stage;
 
@@ -60,16 +60,7 @@ pub async fn upgrade(args: Args) -> anyhow::Result<()> {
     let host = Host::find(&args)?;
     let staged = host.program.stage(&args.program).await?;
     let (name, new) = (host.config.name.as_str(), staged.version);
-    let asked = cluster_says(&host.config, &host.administrator).await;
-    let (client, says) = asked.map_err(anyhow::Error::msg).context("nobody tells how the cluster is")?;
-    match against(name, new, &says) {
-        None => {}
-        Some(Against::Never(why)) => anyhow::bail!("{why}; nothing was changed"),
-        Some(Against::Stops(why)) => {
-            anyhow::ensure!(args.force, "{why}; nothing was changed (--force upgrades {name} all the same)");
-            say!("{why}: it is forced");
-        }
-    }
+    let (client, says) = host.admitted(new, args.force).await?;
     let was = match says.hosts.get(name) {
         Some(HostAnswer::Says(own)) => own.version.clone(),
         _ => String::new(),
@@ -83,8 +74,14 @@ pub async fn upgrade(args: Args) -> anyhow::Result<()> {
         }
         taken => taken.map(|()| true)?,
     };
-    say!("{name}: {was} makes room for {new}");
-    let exchanged = host.exchange(staged, &was, within).await;
+    // Whose turn it was until just now may be away.
+    let exchanged = match host.admitted(new, args.force).await {
+        Ok(_) => {
+            say!("{name}: {was} makes room for {new}");
+            host.exchange(staged, &was, within).await
+        }
+        Err(why) => Err(why),
+    };
     // Over a connection of its own: the host that was asked may be the one that was away.
     let says = cluster_says(&host.config, &host.administrator).await;
     if has_turn && let Ok((client, _)) = &says {
@@ -117,6 +114,25 @@ impl Host {
         let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
         let administrator = Kubeconfig::load(&kubeconfig)?;
         Ok(Host { config, config_file, administrator, program: Program::at(program) })
+    }
+
+    /// What the cluster says, if that speaks for an upgrade of this host to `new`, or it is forced.
+    async fn admitted(&self, new: Version, is_forced: bool) -> anyhow::Result<(Client, ClusterSays)> {
+        let name = &self.config.name;
+        let asked = cluster_says(&self.config, &self.administrator).await;
+        let (client, says) = asked.map_err(anyhow::Error::msg).context("nobody tells how the cluster is")?;
+        match against(name, new, &says) {
+            None => {}
+            Some(Against::Never(why)) => anyhow::bail!("{why}; nothing was changed"),
+            Some(Against::Stops(why)) => {
+                anyhow::ensure!(
+                    is_forced,
+                    "{why}; nothing was changed (--force upgrades {name} all the same)"
+                );
+                say!("{why}: it is forced");
+            }
+        }
+        Ok((client, says))
     }
 
     /// Puts the new program in the former one's place and waits until it is up; if it isn't in time, the former one comes back.
