@@ -269,13 +269,15 @@ async fn nothing_of_the_shell_that_started_the_agent_reaches_a_pod() {
     // SAFETY: `dup` answers a descriptor that nobody else has.
     let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(file.as_raw_fd())) };
     let mut host = TestHost::start();
-    let command =
-        "{ ls -l /proc/self/fd | grep -c /etc/passwd; echo $PATH; echo done; } > report; exec sleep 1000";
+    // As a shell leaves it that starts the agent in its background.
+    // SAFETY: a call on numbers.
+    unsafe { libc::signal(libc::SIGQUIT, libc::SIG_IGN) };
+    let command = "{ ls -l /proc/self/fd | grep -c /etc/passwd; echo $PATH; grep SigIgn /proc/self/status; echo done; } > report; exec sleep 1000";
     let uid = host.pod("a", json!({"command": ["sh", "-c", command]}), json!({}));
     let lines = report(&host, &uid).await;
     let programs = host.folder.path().join("programs");
     let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
-    assert_eq!(lines, ["0", &path, "done"]);
+    assert_eq!(lines, ["0", &path, "SigIgn:\t0000000000000000", "done"]);
     drop(inherited);
     host.shut_down().await;
 }

@@ -42,6 +42,6 @@ pub(crate) use names::{name_files, write_name_files};
 pub(crate) use ownership::give_to_group;
 pub(crate) use quantity::in_units;
 pub(crate) use removal::remove_folder;
-pub(crate) use signals::{signal_group, stop_signal};
+pub(crate) use signals::{let_through, signal_group, stop_signal};
 pub(crate) use terminal::{Resize, Size, Terminal, open_terminal};
 pub(crate) use volumes::{is_in_memory, is_writable, materialise, refresh, volume_path};

@@ -1,5 +1,7 @@
 //! Signals that containers are asked to end with, and how they are sent.
 
+use std::io;
+
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -33,6 +35,29 @@ pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
     {
         tracing::warn!(pid, signal, %error, "can't signal a process group");
     }
+}
+
+/// Has a process that is about to be a container's hold back and ignore no signal, whatever those did that it comes from: the shim holds
+/// some back for itself, and a shell ignores SIGINT and SIGQUIT for what it starts in the background. System calls alone, for a process
+/// that was just forked.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn let_through() -> io::Result<()> {
+    // As the kernel takes it: the C library keeps two to itself, which may be ignored as well. No handler, flags, restorer and mask.
+    let default = [0_u64; 4];
+    let none = std::ptr::null::<libc::c_void>();
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the struct that is read lives through the call, and nothing is written. It fails for SIGKILL and SIGSTOP.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
+    }
+    // SAFETY: zero is a value of a set of bits, and the calls write this one.
+    let let_through = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    if let_through < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

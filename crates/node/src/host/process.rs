@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Isolation;
 use super::mounts::MountPlan;
-use crate::container::{cgroup, rights};
+use crate::container::{cgroup, let_through, rights};
 use crate::runtime::{RunError, Streams};
 
 /// A process to make.
@@ -256,14 +256,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
     let at = |step: u8| move |error| Failed { step, mount: u16::MAX, error };
     // SAFETY: here and below: system calls on integers, or on strings and buffers that live through them.
     check(unsafe { libc::setsid() }).map_err(at(0))?;
-    // The signals that the shim holds back for itself are the container's own.
-    // SAFETY: zero is a value of a set of bits, and the calls write this one.
-    check(unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
-    })
-    .map_err(at(0))?;
+    let_through().map_err(at(0))?;
     for mut cgroup in &to.cgroups {
         // Before anything of it runs, and while it has the right to. Zero means the process that writes it.
         cgroup.write_all(b"0").map_err(at(12))?;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::child::{Failure, Line, Trying, check};
 use super::inside::Inside;
-use crate::container::rights;
+use crate::container::{let_through, rights};
 use crate::oci::seccomp::{Filter, compile};
 use crate::oci::spec::Process;
 use crate::oci::spec::Seccomp;
@@ -65,16 +65,7 @@ pub(super) fn begin(streams: &[OwnedFd; 3], terminal: bool, line: &Line) -> Resu
         check(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) })
             .trying("make the terminal the session's")?;
     }
-    // The signals that the shim holds back or passes over are the container's own.
-    // SAFETY: see above; zero is a value of a set of bits.
-    check(unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
-    })
-    .trying("let signals through")?;
-    // SAFETY: see above.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let_through().trying("let signals through")?;
     own_keyring().trying("make a session keyring")?;
     die_with_shim(line)
 }
