@@ -160,8 +160,11 @@ async fn three_machines(island: Island) {
             .then_some(())
     })
     .await;
-    let status = n3.fails(&["status", "--kubeconfig", &n3.kubeconfig()]);
-    assert!(status.contains("2 of 3 members are ready: one more loss and the cluster stops"), "{status}");
+    let status = wait_for("a status that counts the members", || async {
+        let status = n3.fails(&["status", "--kubeconfig", &n3.kubeconfig()]);
+        status.contains("2 of 3 members are ready: one more loss and the cluster stops").then_some(status)
+    })
+    .await;
     assert!(status.contains("n1 is silent"), "{status}");
     // Machines can join all the same: a new one under the old one's name, with another disk.
     bridge.unplug(1).await.unwrap();
