@@ -157,7 +157,12 @@ impl HostsOverview {
             }
             Err(error) => Err(error.to_string()),
         };
-        says.map_or_else(HostAnswer::Fails, HostAnswer::Says)
+        match (says, self.silent_for(name)) {
+            (Ok(says), _) => HostAnswer::Says(says),
+            // It became silent while it was asked: it had just lost its power.
+            (Err(_), Some(seconds)) => HostAnswer::Silent(seconds),
+            (Err(why), None) => HostAnswer::Fails(why),
+        }
     }
 
     #[allow(clippy::disallowed_methods, reason = "the program: it has been silent until now")]
