@@ -10,7 +10,7 @@ use anyhow::Context;
 use config::{HostConfig, NetConfig};
 use membership::lease::Terms;
 use membership::{HeartbeatDriver, LeasePage};
-use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
+use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters, Withheld};
 use node::Agent;
 use objects::AddressPool;
 use pki::{Authority, ClientAuth, HeartbeatKey, TokenKey, Trust};
@@ -141,13 +141,13 @@ struct Host {
     etcd: Option<JoinHandle<()>>,
     audit: Option<Audit>,
     encryption: Arc<Encryption>,
-    _listening: Arc<Listeners>,
+    listening: Arc<Listeners>,
     _membership: HeartbeatDriver,
 }
 
 impl Host {
-    /// Stops in the order in which nobody notices: virtual routers while all behind their addresses still answers, then pods,
-    /// leadership before the connections.
+    /// Stops in the order in which nobody notices: virtual routers while all behind their addresses still answers, then pods, then
+    /// requests at the API's address, leadership before the connections.
     async fn stop(self, pods: Pods, hurry: impl Future<Output = ()>) {
         // Callers come by another host before anything here ends.
         self.network.give_up_addresses().await;
@@ -162,8 +162,12 @@ impl Host {
         if let Some(etcd) = self.etcd {
             etcd.abort();
         }
+        let callers = self.listening.withhold().await;
         self.engine.shutdown().await;
         self.network.stop().await;
+        if let Some(Err(error)) = callers.map(Withheld::pass_on) {
+            tracing::warn!(%error, "who called the API meanwhile will have to call again");
+        }
         self.server.close();
         if let Some(audit) = self.audit {
             audit.finish().await;
@@ -435,8 +439,18 @@ async fn start(
         let server = server.clone();
         async move { server.keep_definitions().await }
     });
-    let (_listening, _membership) = (listening, membership);
-    Ok(Host { agent, network, routers, server, engine, etcd, audit, encryption, _listening, _membership })
+    Ok(Host {
+        agent,
+        network,
+        routers,
+        server,
+        engine,
+        etcd,
+        audit,
+        encryption,
+        listening,
+        _membership: membership,
+    })
 }
 
 /// In which order the configuration has pods end, as the agent takes it.

@@ -36,6 +36,7 @@ mod services;
 mod targets;
 mod virtual_address;
 mod virtual_routers;
+mod withheld;
 
 pub use address_keeper::run_address_keeper;
 pub use balancer::{Balancer, Scope};
@@ -54,3 +55,4 @@ pub use services::{
 pub use targets::Targets;
 pub use virtual_address::Company;
 pub use virtual_routers::VirtualRouters;
+pub use withheld::{Withheld, withhold};

@@ -7,17 +7,27 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use super::patience::Heard;
 
+/// For how long there must be nothing to answer until all is answered: what was answered last is on its way then, and who had called
+/// before has been heard.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// The sockets of a listener's connections, each until its [`Listed`] is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Open(Mutex<Inner>);
+pub(crate) struct Open {
+    inner: Mutex<Inner>,
+    /// How many connections begin, and how many requests are to be answered.
+    under_way: watch::Sender<usize>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -32,9 +42,13 @@ pub(crate) struct Listed {
     number: u64,
 }
 
+/// A connection that begins, or a request that is to be answered, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Open>);
+
 impl Open {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Listed {
@@ -43,6 +57,23 @@ impl Open {
         let number = inner.last;
         inner.streams.insert(number, Arc::downgrade(stream));
         Listed { open: self.clone(), number }
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Waits until all is answered.
+    pub(crate) async fn calm(&self) {
+        let mut under_way = self.under_way.subscribe();
+        loop {
+            // Its sender is here.
+            let _ = under_way.wait_for(|count| *count == 0).await;
+            if timeout(QUIET, under_way.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Ends all of them before this returns.
@@ -57,6 +88,12 @@ impl Open {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.open.lock().streams.remove(&self.number);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|count| *count -= 1);
     }
 }
 

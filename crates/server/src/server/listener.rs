@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use access::ShownCertificate;
@@ -51,6 +51,12 @@ impl Listening {
     /// The address bound, with the port that was chosen for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until nothing is under way that is soon over: connections that begin, and requests without an answer. Long answers, such as
+    /// a watch, count until they begin.
+    pub async fn calm(&self) {
+        self.open.calm().await;
     }
 
     /// Ends all connections before this returns: for an address that is about to leave this host. Nothing
@@ -102,7 +108,7 @@ async fn accept(
                 let connection = server.places.enter(place, peer.ip(), open.add(&stream), stopped.clone());
                 tasks::spawn(
                     info_span!("connection", %peer),
-                    serve(server.clone(), stream, tls.clone(), connection),
+                    serve(server.clone(), stream, tls.clone(), connection, open.clone()),
                 );
             }
             Err(error) => {
@@ -118,7 +124,15 @@ async fn accept(
     }
 }
 
-async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mut connection: Connection) {
+async fn serve(
+    server: Arc<Server>,
+    stream: Arc<TcpStream>,
+    tls: TlsAcceptor,
+    mut connection: Connection,
+    open: Arc<Open>,
+) {
+    // Until its first request is one.
+    let arriving = Mutex::new(Some(open.begin()));
     let _ = stream.set_nodelay(true);
     // A client that lost power says nothing: what it left open would stay so for ever.
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 2).with_retries(3);
@@ -174,13 +188,17 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         // At each request: a connection may live for long.
         let who = shown.as_ref().and_then(|shown| server.speaks_for(shown)).cloned();
         asking.has_asked();
+        let under_way = open.begin();
+        drop(arriving.lock().unwrap_or_else(PoisonError::into_inner).take());
         let answer: BoxFuture<'static, _> = Box::pin(async move {
             let mut request: Request<Body> = request.map(|body| body.boxed_unsync());
             request.extensions_mut().insert(asking);
             if shows && who.is_none() {
                 request.extensions_mut().insert(Disbelieved);
             }
-            Ok::<_, std::convert::Infallible>(server.handle(request, who).await)
+            let answer = server.handle(request, who).await;
+            drop(under_way);
+            Ok::<_, std::convert::Infallible>(answer)
         });
         answer
     });
