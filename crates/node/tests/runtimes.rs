@@ -474,12 +474,15 @@ fn who_forks_without_end_leaves_room_for_others_on_all_runtimes() {
                 seen: &[],
                 printed: "",
             };
+            let log =
+                |pod: &str| host.folder.path().join(format!("agent/logs/default_{pod}_uid-of-{pod}/main/0.log"));
             let bomb = place(&host, &bomb, runtime);
-            let log = host.folder.path().join(format!("agent/logs/default_{bomb}_uid-of-{bomb}/main/0.log"));
-            host.until_file(&log, |text| text.contains("fork")).await;
+            host.until_file(&log(&bomb), |text| text.contains("fork")).await;
             assert_eq!(top.read(&format!("uid-of-{bomb}"), "", "pids.max").as_deref(), Some("57"));
             let other = place(&host, &other, runtime);
             host.until(&other, "ready", is_ready).await;
+            // It may be ready before it has said so.
+            host.until_file(&log(&other), |text| text.contains('\n')).await;
             assert_eq!(host.log(&other, 0), "all\n", "{}", runtime.0);
             for name in [bomb, other] {
                 host.delete(&name, 0);
