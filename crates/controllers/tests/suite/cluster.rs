@@ -3,7 +3,9 @@
 //! its choosing, at a time of its choosing.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -85,6 +87,8 @@ pub struct Cluster {
     pub pauses: BTreeMap<Key, Duration>,
     /// Whether controllers and the scheduler still see what was there before.
     pub lags: bool,
+    /// What was read last of each kind: a history of thousands of steps decodes what changes, and no more.
+    readers: RefCell<HashMap<TypeId, Box<dyn Any>>>,
 }
 
 /// The authority that signs what is asked for.
@@ -156,6 +160,7 @@ impl Cluster {
             serving: true,
             pauses: BTreeMap::new(),
             lags: false,
+            readers: RefCell::default(),
             store,
         };
         cluster
@@ -207,8 +212,11 @@ impl Cluster {
         self.store.snapshot()
     }
 
-    pub fn list<T: Kind>(&self) -> Vec<Arc<T>> {
-        Reader::<T>::default().list(&self.state())
+    pub fn list<T: Kind + 'static>(&self) -> Vec<Arc<T>> {
+        let mut readers = self.readers.borrow_mut();
+        let reader =
+            readers.entry(TypeId::of::<T>()).or_insert_with(|| Box::<Reader<T>>::default() as Box<dyn Any>);
+        reader.downcast_mut::<Reader<T>>().unwrap().list(&self.state())
     }
 
     pub fn get<T: Kind>(&self, namespace: &str, name: &str) -> Option<T> {

@@ -15,7 +15,7 @@ async fn change(cluster: &Cluster, spec: Value) {
     cluster.patch("apps/v1", "Deployment", "default", "web", "", json!({"spec": spec})).await.unwrap();
 }
 
-fn uids<T: objects::Kind>(cluster: &Cluster) -> Vec<String> {
+fn uids<T: objects::Kind + 'static>(cluster: &Cluster) -> Vec<String> {
     let mut uids: Vec<String> =
         cluster.list::<T>().iter().map(|object| object.metadata().uid().unwrap().to_owned()).collect();
     uids.sort();

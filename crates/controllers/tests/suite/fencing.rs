@@ -1,5 +1,6 @@
 //! Hosts whose lease is over are fenced, and what must not run twice runs elsewhere: then, and not before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
@@ -32,8 +33,13 @@ impl Cluster {
         self.look_at(host);
     }
 
+    pub fn node(&self, host: &str) -> Arc<Node> {
+        let mut nodes = self.list::<Node>().into_iter();
+        nodes.find(|node| node.metadata.name.as_deref() == Some(host)).unwrap()
+    }
+
     pub fn fencing(&self, host: &str) -> Fencing {
-        Fencing::of(self.get::<Node>("", host).unwrap().metadata.annotations.as_ref())
+        Fencing::of(self.node(host).metadata.annotations.as_ref())
     }
 
     /// Where a pod is placed.

@@ -1,23 +1,14 @@
 //! What must hold in every history, and the mistakes that must be found.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
 
 use super::{Faults, HOSTS, RIGHT, STEP, World, number};
 use crate::dice;
-
-/// What happened in histories.
-#[derive(Default)]
-struct Sum {
-    /// How many these were, each by the next seed.
-    seeds: u64,
-    /// In how many steps, after each of which the law was looked at.
-    steps: u64,
-    /// How often a host was fenced.
-    fenced: usize,
-}
 
 /// One history.
 async fn history(seed: u64, faults: Faults) -> World {
@@ -35,29 +26,37 @@ async fn history(seed: u64, faults: Faults) -> World {
     world
 }
 
-#[tokio::test]
-async fn no_pod_of_a_stateful_set_ever_runs_twice_and_each_runs_in_the_end() {
+/// The same, on a thread that waits for it.
+fn lived(seed: u64, faults: Faults) -> World {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(history(seed, faults))
+}
+
+#[test]
+fn no_pod_of_a_stateful_set_ever_runs_twice_and_each_runs_in_the_end() {
     if let Some(seed) = dice::number("HOLDFAST_SEED") {
-        history(seed, RIGHT).await;
+        lived(seed, RIGHT);
         return;
     }
     let least = dice::number("HOLDFAST_STEPS").unwrap_or(0);
-    let mut sum = Sum::default();
-    while sum.seeds < 40 || sum.steps < least {
-        let seed = sum.seeds;
-        let lived = AssertUnwindSafe(history(seed, RIGHT)).catch_unwind().await;
-        let world = lived.unwrap_or_else(|failure| {
-            eprintln!(
-                "seed {seed} failed, after {} steps of others; HOLDFAST_SEED={seed} tries it alone",
-                sum.steps
-            );
-            resume_unwind(failure)
-        });
-        sum.seeds += 1;
-        sum.steps += world.now / STEP;
-        sum.fenced += world.fenced;
-    }
-    let Sum { seeds, steps, fenced } = sum;
+    // How many histories were begun, each by the next seed; in how many steps, after each of which the law was looked at; how often a host was
+    // fenced.
+    let (seeds, steps, fenced) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
+    let live = || {
+        while seeds.load(Ordering::Relaxed) < 40 || steps.load(Ordering::Relaxed) < least {
+            let seed = seeds.fetch_add(1, Ordering::Relaxed);
+            let Ok(world) = catch_unwind(|| lived(seed, RIGHT)) else {
+                let others = steps.fetch_max(u64::MAX / 2, Ordering::Relaxed);
+                panic!("seed {seed} failed, after {others} steps of others; HOLDFAST_SEED={seed} tries it alone");
+            };
+            steps.fetch_add(world.now / STEP, Ordering::Relaxed);
+            fenced.fetch_add(world.fenced, Ordering::Relaxed);
+        }
+    };
+    // A night's worth is too much for one processor.
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..at_once).for_each(|_| drop(scope.spawn(live))));
+    let (seeds, steps, fenced) = (seeds.into_inner(), steps.into_inner(), fenced.into_inner());
     println!("{steps} steps by {seeds} seeds, and a host was fenced {fenced} times");
     assert!(fenced > 20, "hardly anybody was ever fenced: {fenced} times");
 }

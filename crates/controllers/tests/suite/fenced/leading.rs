@@ -53,9 +53,9 @@ impl World {
         (self.cluster.silence, self.cluster.ended) = (silent, ended);
         for host in heard {
             // Its agent says that it is Ready again.
-            let node = self.cluster.get::<k8s_openapi::api::core::v1::Node>("", host).unwrap();
-            let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-            let is_ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            let node = self.cluster.node(host);
+            let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let is_ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
             if !is_ready && self.reaches(number(host)) {
                 let status = json!({"status": {"conditions": [self.cluster.condition("Ready", "True")]}});
                 self.cluster.patch("v1", "Node", "", host, "status", status).await.unwrap();
