@@ -92,7 +92,8 @@ fn since(known: &controllers::Ended, counted: &BTreeMap<String, Ended>, now: Ins
     counted.iter().map(end).collect()
 }
 
-/// What it takes to drop what fenced hosts send. What they need to come back are heartbeats, the API, the hosts' own store, and an etcd of the user's.
+/// What it takes to drop what fenced hosts send. What they need to come back are heartbeats, also by TCP, the API, the hosts' own store, and an etcd of
+/// the user's.
 pub fn cut_off(config: &HostConfig, membership: &HeartbeatDriver) -> network::CutOff {
     let port = |endpoint: &String| endpoint.rsplit(':').next()?.trim_end_matches('/').parse::<u16>().ok();
     let of_etcd = config
@@ -103,7 +104,7 @@ pub fn cut_off(config: &HostConfig, membership: &HeartbeatDriver) -> network::Cu
     network::CutOff {
         known: membership.known().subscribe(),
         heartbeats: ports.heartbeats,
-        state: [ports.api, ports.store, ports.etcd].into_iter().chain(of_etcd).collect(),
+        state: [ports.heartbeats, ports.api, ports.store, ports.etcd].into_iter().chain(of_etcd).collect(),
     }
 }
 

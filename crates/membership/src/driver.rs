@@ -1,10 +1,8 @@
 //! The tally's clock and socket, on a thread of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,88 +12,21 @@ use tokio::sync::{oneshot, watch};
 use tracing::info_span;
 
 use crate::beat::{Beat, LONGEST, LONGEST_NAME};
-use crate::lease::{Boottime, Ended, Epoch, Known, Terms};
+use crate::heard::{LastHeard, Solitude};
+use crate::lease::{Boottime, Ended, Epoch, Known};
 use crate::leasing::{Leasing, Seen};
 use crate::memory::{self, Memory};
 use crate::page::LeasePage;
-use crate::{Error, HostChange, Hosts, Lease, Tally};
+use crate::streams::{Incoming, Outgoing};
+use crate::{Error, HostChange, Hosts, Lease, Options, Tally};
 
 /// How many datagrams are taken in before time is looked at again, so that a flood can't stop the beats.
 const AT_ONCE: usize = 256;
-
-/// What heartbeats need to know.
-#[derive(Clone)]
-pub struct Options {
-    /// This host's name.
-    pub name: String,
-    /// Where beats arrive, and leave from (UDP).
-    pub listen: SocketAddr,
-    /// The other hosts and where they listen, to begin with: [`HeartbeatDriver::peers`] changes them.
-    pub peers: BTreeMap<String, SocketAddr>,
-    /// The key that all hosts of the cluster share.
-    pub key: [u8; 32],
-    /// From one beat to the next.
-    pub interval: Duration,
-    /// A host that was not heard for so long is silent.
-    pub silent_after: Duration,
-    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`] changes them. If none is named, they are those that a
-    /// former process has left in `memory`.
-    pub members: BTreeSet<String>,
-    /// How long leases hold.
-    pub terms: Terms,
-    /// The least epoch that this host begins with: a later one than it ever had, unless that is remembered.
-    pub epoch: Epoch,
-    /// The file in which this host remembers its epoch, and what it has promised about others. Without one it must never be started again
-    /// under its name.
-    pub memory: Option<PathBuf>,
-    /// Where a former process of this host said until when its lease holds, if what runs by that still does: it goes on then.
-    pub page: Option<LeasePage>,
-}
-
-impl Options {
-    /// Beats every 50 ms, silence after 250 ms; all of the peers are members.
-    pub fn new(
-        name: impl Into<String>,
-        listen: SocketAddr,
-        peers: BTreeMap<String, SocketAddr>,
-        key: [u8; 32],
-    ) -> Self {
-        let (interval, silent_after) = (Duration::from_millis(50), Duration::from_millis(250));
-        let (members, terms) = (peers.keys().cloned().collect(), Terms::default());
-        let (name, epoch, memory, page) = (name.into(), 1, None, None);
-        Options { name, listen, peers, key, interval, silent_after, members, terms, epoch, memory, page }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options {
-            name,
-            listen,
-            peers,
-            key: _,
-            interval,
-            silent_after,
-            members,
-            terms,
-            epoch,
-            memory,
-            page,
-        } = self;
-        f.debug_struct("Options")
-            .field("name", name)
-            .field("listen", listen)
-            .field("peers", peers)
-            .field("interval", interval)
-            .field("silent_after", silent_after)
-            .field("members", members)
-            .field("terms", terms)
-            .field("epoch", epoch)
-            .field("memory", memory)
-            .field("page", page)
-            .finish_non_exhaustive()
-    }
-}
+/// A host that has said nothing of this one's last beats, so many of them, gets them by a stream, too. It says what it has heard with each of its
+/// own, so one or two are on their way; and a beat more leaves time until it would call this host silent.
+const UNANSWERED: u64 = 3;
+/// A host whose beats arrive as datagrams, so many in a row, needs no stream any more: a second's worth.
+const AS_DATAGRAMS: u32 = 20;
 
 /// Heartbeats going out and coming in until this is dropped.
 #[derive(Debug)]
@@ -167,10 +98,14 @@ impl HeartbeatDriver {
         let name = options.name.clone();
         let pulse = Pulse {
             name: options.name,
+            incarnation,
             sequence: 0,
             key: hmac::Key::new(hmac::HMAC_SHA256, &options.key),
             interval: options.interval,
             peers: Vec::new(),
+            paths: BTreeMap::new(),
+            outgoing: Outgoing::new(address.ip(), options.silent_after),
+            incoming: None,
             peers_wanted,
             members_wanted,
             known: known_seen,
@@ -275,63 +210,6 @@ impl HeartbeatDriver {
     }
 }
 
-/// When each host was last heard.
-#[derive(Debug, Clone, Default)]
-pub struct LastHeard(Arc<Mutex<BTreeMap<String, Instant>>>);
-
-impl LastHeard {
-    /// When a host's last beat came; nothing if none has come yet.
-    pub fn of(&self, host: &str) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
-    }
-
-    fn keep_only(&self, hosts: &Hosts) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|host, _| hosts.0.contains_key(host));
-    }
-
-    fn note(&self, host: &str, at: Instant) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(host) {
-            Some(known) => *known = at,
-            None => drop(known.insert(host.to_owned(), at)),
-        }
-    }
-}
-
-/// For how long a host has heard no majority of the members.
-#[derive(Debug, Clone)]
-pub struct Solitude {
-    own: String,
-    members: watch::Receiver<Arc<BTreeSet<String>>>,
-    last_heard: LastHeard,
-}
-
-impl Solitude {
-    /// Since the last time at which it had just heard one, itself counted: no time where it is one by itself, for ever where it never has.
-    #[allow(clippy::disallowed_methods)] // The driver: whoever asks has no clock.
-    pub fn lasts(&self) -> Duration {
-        self.lasted_at(Instant::now())
-    }
-
-    fn lasted_at(&self, now: Instant) -> Duration {
-        let members = self.members.borrow();
-        let others = members.iter().filter(|member| **member != self.own);
-        let mut unheard: Vec<Duration> = others
-            .map(|other| {
-                self.last_heard.of(other).map_or(Duration::MAX, |at| now.saturating_duration_since(at))
-            })
-            .collect();
-        unheard.sort_unstable();
-        let own = members.len() - unheard.len();
-        let needed = (members.len() / 2 + 1).saturating_sub(own);
-        match needed.checked_sub(1) {
-            Some(last) => unheard.get(last).copied().unwrap_or_default(),
-            None => Duration::ZERO,
-        }
-    }
-}
-
 impl Drop for HeartbeatDriver {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -355,13 +233,34 @@ pub fn boottime() -> Boottime {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// How beats get to another host, and from there.
+#[derive(Debug, Default)]
+struct Path {
+    /// The newest of this host's beats that it has heard.
+    answered: u64,
+    /// How many of its beats in a row have come as datagrams, and not before by a stream.
+    as_datagrams: u32,
+}
+
+/// The way on which a beat came.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Datagram,
+    Stream(IpAddr),
+}
+
 /// What the thread works with.
 struct Pulse {
     name: String,
+    incarnation: u64,
     sequence: u64,
     key: hmac::Key,
     interval: Duration,
     peers: Vec<(String, SocketAddr)>,
+    /// How beats get to each of them, and from there.
+    paths: BTreeMap<String, Path>,
+    outgoing: Outgoing,
+    incoming: Option<Incoming>,
     peers_wanted: watch::Receiver<BTreeMap<String, SocketAddr>>,
     members_wanted: watch::Receiver<Arc<BTreeSet<String>>>,
     known: watch::Receiver<Arc<BTreeMap<String, Known>>>,
@@ -385,6 +284,12 @@ impl Pulse {
         if let Err(error) = socket.writable().await {
             return tracing::error!(%error, "no heartbeats: the socket can't be used");
         }
+        match socket.local_addr().and_then(Incoming::listen) {
+            Ok(incoming) => self.incoming = Some(incoming),
+            Err(error) => {
+                tracing::warn!(%error, "heartbeats come as datagrams (UDP) alone: their port can't be had for TCP")
+            }
+        }
         let mut next_beat = Instant::now();
         self.follow_peers();
         loop {
@@ -393,12 +298,14 @@ impl Pulse {
                 // Beats that a pause swallowed are not made up for.
                 next_beat = (next_beat + self.interval).max(Instant::now());
             }
+            let mut by_stream = None;
             let wake = self.tally.deadline().map_or(next_beat, |deadline| deadline.min(next_beat));
             tokio::select! {
                 _ = &mut stopped => return,
                 ready = socket.readable() => if let Err(error) = ready {
                     return tracing::error!(%error, "no heartbeats: the socket can't be used");
                 },
+                beat = next_of(&mut self.incoming) => by_stream = Some(beat),
                 // What changes them may be gone before this is.
                 Ok(()) = self.peers_wanted.changed() => self.follow_peers(),
                 Ok(()) = self.members_wanted.changed() => self.follow_peers(),
@@ -410,6 +317,9 @@ impl Pulse {
             // What has arrived counts before who is silent is decided: after a pause of this host, the
             // others' beats are waiting.
             let mut changes = self.receive(&socket);
+            if let Some((from, beat)) = by_stream {
+                changes.extend(self.take(&beat, Way::Stream(from)));
+            }
             changes.extend(self.tally.check(Instant::now()));
             self.tell(&changes);
             let left = *self.left.borrow_and_update();
@@ -427,6 +337,14 @@ impl Pulse {
         // What was told of a host before it was followed.
         self.leasing.told(&self.known.borrow_and_update());
         self.peers = peers.clone().into_iter().collect();
+        self.paths = std::mem::take(&mut self.paths)
+            .into_iter()
+            .filter(|(peer, _)| peers.contains_key(peer))
+            .collect();
+        self.outgoing.keep_only(&peers.values().copied().collect());
+        if let Some(incoming) = &self.incoming {
+            incoming.keep_only(peers.values().map(SocketAddr::ip).collect());
+        }
         if self.tally.follow(peers.into_keys(), Instant::now()) {
             self.publish();
         }
@@ -458,16 +376,17 @@ impl Pulse {
         beat.is_deaf = is_deaf;
         let mut datagram = Vec::with_capacity(LONGEST);
         let mut said = usize::MAX;
-        for ((_, address), acknowledges) in self.peers.iter().zip(acknowledged) {
+        for ((peer, address), acknowledges) in self.peers.iter().zip(acknowledged) {
             beat.acknowledges = acknowledges;
             said = said.min(beat.encode(&self.key, &mut datagram));
             // A link that is down refuses; the next beat tries again.
             let _ = socket.try_send_to(&datagram, *address);
+            let answered = self.paths.get(peer).map_or(0, |path| path.answered);
+            self.outgoing.send(*address, &datagram, self.sequence.saturating_sub(answered) > UNANSWERED);
         }
         self.leasing.said(said);
     }
 
-    #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time.
     fn receive(&mut self, socket: &UdpSocket) -> Vec<HostChange> {
         let mut changes = Vec::new();
         // One byte more than a beat has, so that a longer datagram doesn't pass for one.
@@ -479,30 +398,61 @@ impl Pulse {
                 // An ICMP error that an earlier beat caused: not about this datagram.
                 Err(_) => continue,
             };
-            let Some(beat) = Beat::decode(&buffer[..length], &self.key) else {
-                tracing::debug!("a datagram that is no heartbeat of this cluster");
-                continue;
-            };
-            let (now, is_sign) = (Instant::now(), self.tally.is_sign(beat.is_deaf));
-            let (from, incarnation, sequence) = (beat.from, beat.what.incarnation, beat.what.sequence);
-            let counted = match is_sign {
-                true => self.tally.beat(from, incarnation, sequence, now),
-                false => self.tally.no_sign(from, incarnation, sequence, now),
-            };
-            match counted {
-                Ok(more) => {
-                    if is_sign {
-                        self.last_heard.note(from, now);
-                    }
-                    if is_sign || self.tally.has_been_deaf(from, now) {
-                        self.leasing.heard(&beat, is_sign, now, boottime());
-                    }
-                    changes.extend(more);
-                }
-                Err(refused) => tracing::debug!(from, ?refused, "a heartbeat that doesn't count"),
-            }
+            changes.extend(self.take(&buffer[..length], Way::Datagram));
         }
         changes
+    }
+
+    /// Counts what came, if it is a heartbeat.
+    #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time.
+    fn take(&mut self, datagram: &[u8], way: Way) -> Vec<HostChange> {
+        let Some(beat) = Beat::decode(datagram, &self.key) else {
+            tracing::debug!(?way, "what came is no heartbeat of this cluster");
+            if let (Way::Stream(from), Some(incoming)) = (way, &self.incoming) {
+                incoming.end(from);
+            }
+            return Vec::new();
+        };
+        let (now, is_sign) = (Instant::now(), self.tally.is_sign(beat.is_deaf));
+        let (from, incarnation, sequence) = (beat.from, beat.what.incarnation, beat.what.sequence);
+        let counted = match is_sign {
+            true => self.tally.beat(from, incarnation, sequence, now),
+            false => self.tally.no_sign(from, incarnation, sequence, now),
+        };
+        match counted {
+            Ok(changes) => {
+                if is_sign {
+                    self.last_heard.note(from, now);
+                }
+                if is_sign || self.tally.has_been_deaf(from, now) {
+                    self.leasing.heard(&beat, is_sign, now, boottime());
+                }
+                self.note_path(&beat, way);
+                changes
+            }
+            Err(refused) => {
+                tracing::debug!(from, ?refused, "a heartbeat that doesn't count");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Learns by a beat that counts which of this host's own have arrived, and on which way others come.
+    fn note_path(&mut self, beat: &Beat<'_>, way: Way) {
+        let path = self.paths.entry(beat.from.to_owned()).or_default();
+        if let Some(heard) = beat.acknowledges.filter(|heard| heard.incarnation == self.incarnation) {
+            path.answered = path.answered.max(heard.sequence);
+        }
+        path.as_datagrams = match way {
+            Way::Datagram => path.as_datagrams.wrapping_add(1),
+            Way::Stream(_) => 0,
+        };
+        if path.as_datagrams % AS_DATAGRAMS == AS_DATAGRAMS - 1
+            && let Some(incoming) = &self.incoming
+            && let Some((_, at)) = self.peers.iter().find(|(peer, _)| peer == beat.from)
+        {
+            incoming.end(at.ip());
+        }
     }
 
     fn tell(&self, changes: &[HostChange]) {
@@ -531,29 +481,10 @@ impl Pulse {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "a time to count from")]
-    fn a_host_is_alone_for_as_long_as_it_has_heard_no_majority() {
-        let now = Instant::now() + Duration::from_secs(60);
-        let ms = Duration::from_millis;
-        let of = |members: &[&str], heard: &[(&str, u64)]| {
-            let members = members.iter().map(|name| (*name).to_owned()).collect();
-            let last_heard = LastHeard::default();
-            heard.iter().for_each(|(host, before)| last_heard.note(host, now - ms(*before)));
-            let members = watch::channel(Arc::new(members)).1;
-            Solitude { own: "n1".into(), members, last_heard }.lasted_at(now)
-        };
-        assert_eq!(of(&["n1"], &[]), Duration::ZERO);
-        assert_eq!(of(&[], &[]), Duration::ZERO, "nobody says who the members are");
-        assert_eq!(of(&["n1", "n2"], &[("n2", 30)]), ms(30));
-        assert_eq!(of(&["n1", "n2", "n3"], &[("n2", 300), ("n3", 20)]), ms(20));
-        assert_eq!(of(&["n1", "n2", "n3"], &[("n2", 300)]), ms(300));
-        assert_eq!(of(&["n1", "n2", "n3"], &[("n4", 5)]), Duration::MAX);
-        assert_eq!(of(&["n1", "n2", "n3", "n4"], &[("n2", 10), ("n3", 20)]), ms(20));
-        assert_eq!(of(&["n2", "n3", "n4"], &[("n2", 10), ("n3", 20)]), ms(20), "it is no member itself");
+/// The next beat that comes by a stream; never, where there are none.
+async fn next_of(incoming: &mut Option<Incoming>) -> (IpAddr, Vec<u8>) {
+    match incoming {
+        Some(incoming) => incoming.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use membership::lease::Ended;
@@ -17,10 +18,13 @@ const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Long enough for any machine; nothing waits for it unless something is wrong.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Three addresses that were free just now.
+/// Three addresses that nobody else has: ports that were free just now may be taken by what connects meanwhile.
 fn addresses() -> BTreeMap<String, SocketAddr> {
-    let sockets: Vec<_> = NAMES.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    NAMES.iter().zip(&sockets).map(|(name, s)| (name.to_string(), s.local_addr().unwrap())).collect()
+    static TESTS: AtomicU8 = AtomicU8::new(0);
+    let test = TESTS.fetch_add(1, Ordering::Relaxed);
+    let address =
+        |(name, number): (&&str, u8)| (name.to_string(), SocketAddr::from(([127, 77, test, number], 2381)));
+    NAMES.iter().zip(1..).map(address).collect()
 }
 
 fn start(name: &str, addresses: &BTreeMap<String, SocketAddr>, key: [u8; 32]) -> HeartbeatDriver {
@@ -229,4 +233,121 @@ async fn a_member_keeps_its_promises_over_a_restart() {
     let first = again("n1");
     let mut lease = first.lease();
     timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(2))).await.unwrap().unwrap();
+}
+
+/// An address at which streams get through to another one, and datagrams don't until they are let through.
+struct Wall {
+    address: SocketAddr,
+    datagrams: Arc<tokio::sync::watch::Sender<bool>>,
+    /// How many streams there are.
+    streams: Arc<tokio::sync::watch::Sender<usize>>,
+}
+
+impl Wall {
+    async fn before(behind: SocketAddr) -> Wall {
+        let (listener, socket) = loop {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(socket) = tokio::net::UdpSocket::bind(listener.local_addr().unwrap()).await {
+                break (listener, socket);
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let (datagrams, streams) = (Arc::default(), Arc::new(tokio::sync::watch::Sender::new(0)));
+        let wall = Wall { address, datagrams, streams: Arc::clone(&streams) };
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let streams = Arc::clone(&streams);
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+                    streams.send_modify(|count| *count += 1);
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    streams.send_modify(|count| *count -= 1);
+                });
+            }
+        });
+        let open = Arc::clone(&wall.datagrams);
+        tokio::spawn(async move {
+            let mut datagram = [0; 2048];
+            while let Ok(length) = socket.recv(&mut datagram).await {
+                if *open.borrow() {
+                    socket.send_to(&datagram[..length], behind).await.unwrap();
+                }
+            }
+        });
+        wall
+    }
+
+    async fn has_streams(&self, are: impl Fn(&usize) -> bool) {
+        timeout(SOON, self.streams.subscribe().wait_for(are)).await.expect("in time").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn beats_go_by_streams_where_datagrams_do_not_arrive_and_as_long_as_they_do_not() {
+    let addresses = addresses();
+    let walls = [Wall::before(addresses["n1"]).await, Wall::before(addresses["n2"]).await];
+    let behind = |name: &str, other: &str, wall: &Wall| {
+        let peers = BTreeMap::from([(name.to_owned(), addresses[name]), (other.to_owned(), wall.address)]);
+        HeartbeatDriver::start(Options::new(name, addresses[name], peers, KEY)).unwrap()
+    };
+    let (n1, n2) = (behind("n1", "n2", &walls[1]), behind("n2", "n1", &walls[0]));
+    for host in [&n1, &n2] {
+        wait(host, all_heard).await;
+        let held = |lease: &Lease| matches!(lease, Lease::Held(_));
+        timeout(SOON, host.lease().wait_for(held)).await.expect("in time").unwrap();
+    }
+    for wall in &walls {
+        wall.has_streams(|count| *count == 1).await;
+    }
+    // For several times as long as it takes to call somebody silent.
+    let begin = Instant::now();
+    let heard_for = |host: &HeartbeatDriver, other| {
+        host.last_heard().of(other).is_some_and(|at| at > begin + Duration::from_secs(1))
+    };
+    while !(heard_for(&n1, "n2") && heard_for(&n2, "n1")) {
+        assert!(begin.elapsed() < SOON, "nothing comes any more");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((*n1.lease().borrow(), *n2.lease().borrow()), (Lease::Held(1), Lease::Held(1)));
+
+    for wall in &walls {
+        wall.datagrams.send_replace(true);
+    }
+    for wall in &walls {
+        wall.has_streams(|count| *count == 0).await;
+    }
+    assert!(all_heard(&n1.hosts().borrow()) && all_heard(&n2.hosts().borrow()));
+    drop(n2);
+    wait(&n1, |hosts| hosts.is_silent("n2")).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_stranger_and_one_that_carries_no_beats_are_closed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let addresses = addresses();
+    let (n1, stranger) = (start("n1", &addresses, KEY), SocketAddr::from(([127, 77, 255, 1], 0)));
+    let host = SocketAddr::new(addresses["n2"].ip(), 0);
+    let with_length = |length: u16, content: &[u8]| [&length.to_be_bytes()[..], content].concat();
+    for (from, bytes) in
+        [(stranger, Vec::new()), (host, with_length(3, b"abc")), (host, with_length(u16::MAX, b"abc"))]
+    {
+        let connected = timeout(SOON, async {
+            loop {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind(from).unwrap();
+                // It listens on its own thread, a moment later.
+                match socket.connect(addresses["n1"]).await {
+                    Ok(stream) => return stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let mut stream = connected.await.expect("it listens");
+        // It may be closed by then.
+        let _ = stream.write_all(&bytes).await;
+        let ended = timeout(SOON, stream.read_u8()).await.expect("it is closed in time");
+        assert!(ended.is_err(), "{from}");
+    }
+    drop(n1);
 }

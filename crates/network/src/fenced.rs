@@ -39,7 +39,7 @@ pub struct CutOff {
     pub known: watch::Receiver<Arc<BTreeMap<String, Known>>>,
     /// Where this host hears heartbeats (UDP).
     pub heartbeats: u16,
-    /// By which ports hosts get at the cluster's state (TCP): they may ask there, and answer from there.
+    /// By which ports hosts get at the cluster's state, and hear heartbeats where no datagrams arrive (TCP): they may ask there, and answer from there.
     pub state: BTreeSet<u16>,
 }
 

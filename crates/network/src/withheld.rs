@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 
 use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_MSH, BPF_RET, BPF_W,
-    SKF_NET_OFF,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_MSH,
+    BPF_RET, BPF_W, SKF_NET_OFF,
 };
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -83,7 +83,8 @@ fn complete(packet: &mut [u8]) -> Option<()> {
     // RFC 9293, section 3.1: of what is there, and of a pretended header before it.
     let pretended = [&addresses[..], &[0, libc::IPPROTO_TCP as u8], &length].concat();
     let words = pretended.chunks(2).chain(segment.chunks(2));
-    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0))).sum();
+    let sum: u32 =
+        words.map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0))).sum();
     // Twice: the first carry may make another one (RFC 1071).
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

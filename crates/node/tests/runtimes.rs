@@ -474,8 +474,9 @@ fn who_forks_without_end_leaves_room_for_others_on_all_runtimes() {
                 seen: &[],
                 printed: "",
             };
-            let log =
-                |pod: &str| host.folder.path().join(format!("agent/logs/default_{pod}_uid-of-{pod}/main/0.log"));
+            let log = |pod: &str| {
+                host.folder.path().join(format!("agent/logs/default_{pod}_uid-of-{pod}/main/0.log"))
+            };
             let bomb = place(&host, &bomb, runtime);
             host.until_file(&log(&bomb), |text| text.contains("fork")).await;
             assert_eq!(top.read(&format!("uid-of-{bomb}"), "", "pids.max").as_deref(), Some("57"));

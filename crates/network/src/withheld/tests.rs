@@ -58,7 +58,12 @@ fn listen() -> TcpListener {
 
 /// What begins a connection, once: who sends it doesn't send it again, as a kernel would, and leaves the checksum to others.
 fn call(port: u16) -> Vec<u8> {
-    let header = [&port.to_be_bytes()[..], &6443u16.to_be_bytes(), &[0; 8], &[0x50, SYN as u8, 0xff, 0xff, 0, 0, 0, 0]];
+    let header = [
+        &port.to_be_bytes()[..],
+        &6443u16.to_be_bytes(),
+        &[0; 8],
+        &[0x50, SYN as u8, 0xff, 0xff, 0, 0, 0, 0],
+    ];
     header.concat()
 }
 
@@ -80,7 +85,9 @@ fn who_calls_an_address_that_moves_is_answered_by_its_next_host() {
         return;
     }
     in_namespace("who_calls_an_address_that_moves", || async {
-        for line in ["link add bridge type bridge", "link set bridge up", "address add 10.73.0.9/24 dev bridge"] {
+        for line in
+            ["link add bridge type bridge", "link set bridge up", "address add 10.73.0.9/24 dev bridge"]
+        {
             ip(line);
         }
         let (first, next) = (Host::plug(1), Host::plug(2));

@@ -47,7 +47,9 @@ fn no_pod_of_a_stateful_set_ever_runs_twice_and_each_runs_in_the_end() {
             let seed = seeds.fetch_add(1, Ordering::Relaxed);
             let Ok(world) = catch_unwind(|| lived(seed, RIGHT)) else {
                 let others = steps.fetch_max(u64::MAX / 2, Ordering::Relaxed);
-                panic!("seed {seed} failed, after {others} steps of others; HOLDFAST_SEED={seed} tries it alone");
+                panic!(
+                    "seed {seed} failed, after {others} steps of others; HOLDFAST_SEED={seed} tries it alone"
+                );
             };
             steps.fetch_add(world.now / STEP, Ordering::Relaxed);
             fenced.fetch_add(world.fenced, Ordering::Relaxed);
