@@ -16,7 +16,7 @@ pub struct Options {
     pub name: String,
     /// Where beats arrive, and leave from (UDP); and where streams of them arrive (TCP).
     pub listen: SocketAddr,
-    /// The other hosts and where they listen, to begin with: [`HeartbeatDriver::peers`] changes them.
+    /// The other hosts and where they listen, to begin with: [`HeartbeatDriver::peers`](crate::HeartbeatDriver::peers) changes them.
     pub peers: BTreeMap<String, SocketAddr>,
     /// The key that all hosts of the cluster share.
     pub key: [u8; 32],
@@ -24,7 +24,7 @@ pub struct Options {
     pub interval: Duration,
     /// A host that was not heard for so long is silent.
     pub silent_after: Duration,
-    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`] changes them. If none is named, they are those that a
+    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`](crate::HeartbeatDriver::members) changes them. If none is named, they are those that a
     /// former process has left in `memory`.
     pub members: BTreeSet<String>,
     /// How long leases hold.
