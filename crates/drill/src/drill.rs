@@ -356,17 +356,17 @@ impl Drill<'_> {
         })
     }
 
-    /// Begins to ask a host that is cut off from the others, or says why it can't be asked.
-    pub(crate) fn minority(&self, target: &str) -> Result<Result<Minority, String>, Error> {
+    /// Begins to ask a host that is cut off from the others, or says why it can't be asked; nothing where none is.
+    pub(crate) fn minority(&self, target: &str) -> Result<Option<Result<Minority, String>>, Error> {
         if self.options.fault != Fault::Partition {
-            return Ok(Err("no host was cut off from the others both ways".to_owned()));
+            return Ok(None);
         }
         let Some(url) = self.site.api_address(target) else {
-            return Ok(Err("the host that was cut off can't be asked itself".to_owned()));
+            return Ok(Some(Err("the host that was cut off can't be asked itself".to_owned())));
         };
         let alone = Client::new(&self.kubeconfig.with_server(url))?;
         let [read, own] = [WRITTEN, OF_MINORITY].map(|name| format!("{}/{name}", self.config_maps()));
-        Ok(Ok(Minority::ask(&self.client, &alone, &read, &own)))
+        Ok(Some(Ok(Minority::ask(&self.client, &alone, &read, &own))))
     }
 
     /// Clients of the surviving hosts' own addresses, where the site gives them.

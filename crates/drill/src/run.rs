@@ -121,13 +121,14 @@ impl Drill<'_> {
         let replaced = replacement.as_ref().map(|(at, _)| *at);
         let mut safety = self.judge(cut, &target, &probes, replaced);
         // Before the host is mended: from then on it may take what it is asked.
-        let minority = minority.map(Minority::end);
-        let [stale, taken] = match minority {
-            Ok((stale, taken)) => [stale, Ok(taken)],
-            Err(why) => [Err(why.clone()), Err(why)],
-        };
-        safety.counts.stale_answers = safety.take("stale_answers", stale);
-        safety.counts.minority_writes = safety.take("minority_writes", taken);
+        if let Some(minority) = minority {
+            let [stale, taken] = match minority.map(Minority::end) {
+                Ok((stale, taken)) => [stale, Ok(taken)],
+                Err(why) => [Err(why.clone()), Err(why)],
+            };
+            safety.counts.stale_answers = safety.take("stale_answers", stale);
+            safety.counts.minority_writes = safety.take("minority_writes", taken);
+        }
         let distribution = self.distribution(cut, &probes, replaced.max(*mended));
         let unsent_asks: u64 = probes.all().map(|series| series.unsent(cut)).sum();
         let stateful = std::mem::take(&mut probes.stateful);

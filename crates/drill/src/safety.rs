@@ -152,7 +152,9 @@ impl SafetySummary {
     fn keep<T>(&mut self, name: &'static str, seen: Option<T>, all: &[&Safety]) -> Option<T> {
         if seen.is_none() {
             let why = all.iter().find_map(|safety| safety.unseen.get(name)).cloned();
-            self.unseen.insert(name, why.unwrap_or_else(|| "there was no run".into()));
+            // A run may have had nothing of the kind to see, as without a host that is cut off.
+            let why = why.or_else(|| all.is_empty().then(|| "there was no run".into()));
+            why.map(|why| self.unseen.insert(name, why));
         }
         seen
     }

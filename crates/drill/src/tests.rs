@@ -149,8 +149,7 @@ async fn a_stateful_pod_is_fenced_and_answers_elsewhere() {
     assert_eq!(safety.stateful_pod.as_deref(), Some("db-0"), "which ran on n1");
     assert_eq!(safety.counts.all(), [Some(0), Some(0), Some(0), Some(0), None, None], "{safety:?}");
     assert!(safety.spread.unwrap() >= 1.0, "{safety:?}");
-    let unseen: Vec<&str> = safety.unseen.keys().copied().collect();
-    assert_eq!(unseen, ["minority_writes", "stale_answers"], "nobody was cut off");
+    assert!(safety.unseen.is_empty(), "nobody was cut off, so there is no minority to see: {safety:?}");
     assert!(progress.contains("and the StatefulSet db"), "{progress}");
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
     for pointer in [
