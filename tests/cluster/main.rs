@@ -33,6 +33,7 @@ mod names;
 mod on_etcd;
 mod package;
 mod pause;
+mod predict;
 mod python;
 mod service;
 mod stateful;
