@@ -49,6 +49,7 @@ mod site;
 mod status;
 mod store_door;
 mod tell;
+mod terminal;
 mod threads;
 mod timeline;
 mod token_webhook;

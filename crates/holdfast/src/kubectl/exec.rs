@@ -6,16 +6,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bytes::Bytes;
-use client::{Discovery, Input, Output, Piece, with_query};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use client::{Input, Output, Piece, with_query};
+use nix::sys::termios::{SetArg, cfmakeraw};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::info_span;
 
-use super::Connection;
+use super::pods_of::OfPod;
 use crate::end::End;
 use crate::tell::say;
+use crate::terminal::Changed;
 
 /// How much of the input is read at a time, and how many such pieces wait at most.
 const PIECE: usize = 32 << 10;
@@ -29,15 +30,9 @@ const STOPPED: u8 = 130;
     after_help = "The exit code is the command's.\n\nExamples:\n  holdfast exec web-5fcbc4fd74-tkkfw -- ls /\n  holdfast exec -it deployment/web -- sh"
 )]
 pub struct Args {
-    /// The pod: NAME, or TYPE/NAME of what has pods, such as deployment/web
-    #[arg(value_name = "POD")]
-    pub pod: String,
-    /// The container, where the pod has several
-    #[arg(short, long, value_name = "NAME")]
-    pub container: Option<String>,
-    /// Which cluster.
+    /// Of which pod.
     #[command(flatten)]
-    pub connection: Connection,
+    pub of: OfPod,
     /// Pass the standard input to the command
     #[arg(short = 'i', long)]
     pub stdin: bool,
@@ -60,28 +55,25 @@ enum Word {
 
 /// Runs a command in a pod; its exit code.
 pub async fn exec(args: Args) -> anyhow::Result<ExitCode> {
-    let (client, namespace) = args.connection.open()?;
-    let discovery = Discovery::ask(&client).await?;
-    let name = super::pods_of::pod(&client, &discovery, &namespace, &args.pod).await?;
+    let (client, pod) = args.of.find().await?;
     let has_terminal = args.tty && args.stdin && stdin().is_terminal();
     if args.tty && args.stdin && !has_terminal {
         say!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     let mut query: Vec<(&str, &str)> = args.command.iter().map(|word| ("command", word.as_str())).collect();
-    query.extend(args.container.as_deref().map(|container| ("container", container)));
+    query.extend(args.of.container());
     // A terminal has one output.
     let flags = [("stdin", args.stdin), ("stdout", true), ("stderr", !has_terminal), ("tty", has_terminal)];
     query.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag, "true")));
-    let path = discovery.find("pods")?.path(Some(&namespace), Some(&name));
     let key = uuid::Uuid::new_v4().into_bytes();
-    let (input, output) = client.exec(&with_query(&format!("{path}/exec"), &query), key).await?;
+    let (input, output) = client.exec(&with_query(&format!("{pod}/exec"), &query), key).await?;
 
     let mut end = End::new()?;
     let (words, to_send) = channel(PIECES);
     tasks::spawn(info_span!("send to a command"), send(input, to_send));
     let raw = if has_terminal {
         tasks::spawn(info_span!("follow the size of the terminal"), follow_size(words.clone()));
-        Some(Raw::new().context("the terminal can't be used")?)
+        Some(Changed::by(SetArg::TCSADRAIN, cfmakeraw).context("the terminal can't be used")?)
     } else {
         None
     };
@@ -177,30 +169,6 @@ fn size(terminal: &Stdin) -> Option<(u16, u16)> {
     // SAFETY: the call writes nothing but the struct that it is given, which is there for as long as it runs.
     let asked = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
     (asked == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))
-}
-
-/// A terminal that passes on each key as it is, until this is dropped.
-struct Raw {
-    terminal: Stdin,
-    before: Termios,
-}
-
-impl Raw {
-    fn new() -> nix::Result<Self> {
-        let terminal = stdin();
-        let before = tcgetattr(&terminal)?;
-        let mut now = before.clone();
-        cfmakeraw(&mut now);
-        tcsetattr(&terminal, SetArg::TCSADRAIN, &now)?;
-        Ok(Raw { terminal, before })
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Nothing is left to be done about a terminal that has gone away.
-        let _ = tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
-    }
 }
 
 /// The exit code that a `Status` tells; what it says where the command didn't run to its end.

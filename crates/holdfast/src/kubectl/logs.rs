@@ -1,9 +1,9 @@
 //! `logs`: what a container said.
 
-use client::{Discovery, with_query};
+use client::with_query;
 use std::io::Write;
 
-use super::Connection;
+use super::pods_of::OfPod;
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
@@ -11,15 +11,9 @@ use super::Connection;
     after_help = "Examples:\n  holdfast logs web-5fcbc4fd74-tkkfw\n  holdfast logs deployment/web --tail 20 -f"
 )]
 pub struct Args {
-    /// The pod: NAME, or TYPE/NAME of what has pods, such as deployment/web
-    #[arg(value_name = "POD")]
-    pub pod: String,
-    /// The container, where the pod has several
-    #[arg(short, long, value_name = "NAME")]
-    pub container: Option<String>,
-    /// Which cluster.
+    /// Of which pod.
     #[command(flatten)]
-    pub connection: Connection,
+    pub of: OfPod,
     /// Go on as the log grows
     #[arg(short, long)]
     pub follow: bool,
@@ -39,18 +33,15 @@ pub struct Args {
 
 /// Prints a container's log.
 pub async fn logs(args: Args) -> anyhow::Result<()> {
-    let (client, namespace) = args.connection.open()?;
-    let discovery = Discovery::ask(&client).await?;
-    let name = super::pods_of::pod(&client, &discovery, &namespace, &args.pod).await?;
+    let (client, pod) = args.of.find().await?;
     let flags = [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)];
     let numbers = [("tailLines", args.tail), ("sinceSeconds", args.since_seconds)];
     let numbers = numbers.map(|(field, number)| (field, number.map(|n| n.to_string())));
     let mut query: Vec<(&str, &str)> = Vec::new();
     query.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag, "true")));
     query.extend(numbers.iter().filter_map(|(field, number)| Some((*field, number.as_deref()?))));
-    query.extend(args.container.as_deref().map(|container| ("container", container)));
-    let path = discovery.find("pods")?.path(Some(&namespace), Some(&name));
-    let mut stream = client.stream(&with_query(&format!("{path}/log"), &query), Some("*/*")).await?;
+    query.extend(args.of.container());
+    let mut stream = client.stream(&with_query(&format!("{pod}/log"), &query), Some("*/*")).await?;
     while let Some(chunk) = stream.chunk().await? {
         let mut out = std::io::stdout().lock();
         if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {

@@ -1,18 +1,44 @@
-//! The pods of what has pods: a Deployment, a Service, a ReplicaSet.
+//! A pod that a command is about, by its name or by what has it: a Deployment, a Service, a ReplicaSet.
 
 use anyhow::{Context, bail};
 use client::{Client, Discovery, with_query};
 use serde_json::Value;
 
+use super::Connection;
 use crate::tell::say;
 
+/// The arguments that say of which container a command is.
+#[derive(Debug, clap::Args)]
+pub struct OfPod {
+    /// The pod: NAME, or TYPE/NAME of what has pods, such as deployment/web
+    #[arg(value_name = "POD")]
+    pub pod: String,
+    /// The container, where the pod has several
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+impl OfPod {
+    /// The cluster, and the path of the pod in its API.
+    pub async fn find(&self) -> anyhow::Result<(Client, String)> {
+        let (client, namespace) = self.connection.open()?;
+        let discovery = Discovery::ask(&client).await?;
+        let name = pod(&client, &discovery, &namespace, &self.pod).await?;
+        let path = discovery.find("pods")?.path(Some(&namespace), Some(&name));
+        Ok((client, path))
+    }
+
+    /// The container, as a query says it.
+    pub fn container(&self) -> Option<(&'static str, &str)> {
+        self.container.as_deref().map(|container| ("container", container))
+    }
+}
+
 /// The pod that `word` means: `NAME`, `pod/NAME`, or `TYPE/NAME` of what selects pods, of which one that runs is taken.
-pub async fn pod(
-    client: &Client,
-    discovery: &Discovery,
-    namespace: &str,
-    word: &str,
-) -> anyhow::Result<String> {
+async fn pod(client: &Client, discovery: &Discovery, namespace: &str, word: &str) -> anyhow::Result<String> {
     let Some((kind, name)) = word.split_once('/') else { return Ok(word.to_owned()) };
     let resource = discovery.find(kind)?;
     if resource.plural == "pods" {

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch::{Receiver, Sender};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -39,6 +40,18 @@ fn answering(answers: bool) -> impl Fn() -> BoxFuture<'static, bool> + Send {
 /// A host that is never cut off.
 fn never_alone() -> Option<Duration> {
     Some(SOON)
+}
+
+/// Follows leadership on a host that is never cut off, and has no connections to end.
+fn followed(
+    holder: Holder,
+    page: &LeasePage,
+    asks: impl Fn() -> BoxFuture<'static, bool> + Send + Sync + 'static,
+    leadership: &Sender<Leadership>,
+    stop: &Sender<bool>,
+) -> JoinHandle<()> {
+    let (leadership, stop) = (leadership.subscribe(), stop.subscribe());
+    tokio::spawn(follow(holder, page.clone(), || {}, asks, never_alone, leadership, stop))
 }
 
 async fn sees(seen: &mut Receiver<Option<Entry>>, wanted: Option<&Entry>) {
@@ -86,15 +99,7 @@ async fn an_address_is_taken_anew_when_another_may_have_had_it_in_between() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    tokio::spawn(follow(
-        holder,
-        page(),
-        || {},
-        answering(true),
-        never_alone,
-        leadership.subscribe(),
-        stop.subscribe(),
-    ));
+    followed(holder, &page(), answering(true), &leadership, &stop);
     sees(&mut seen, Some(&entry)).await;
     seen.mark_unchanged();
     // What happened between two looks isn't seen; the term tells it.
@@ -108,15 +113,7 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    let task = tokio::spawn(follow(
-        holder,
-        page(),
-        || {},
-        answering(true),
-        never_alone,
-        leadership.subscribe(),
-        stop.subscribe(),
-    ));
+    let task = followed(holder, &page(), answering(true), &leadership, &stop);
     sees(&mut seen, Some(&entry)).await;
     drop(leadership);
     sees(&mut seen, None).await;
@@ -129,15 +126,7 @@ async fn news_all_the_time_keeps_nobody_from_saying_that_the_address_is_held() {
     let leadership = Sender::new(leader(true, 5));
     let stop = Sender::new(false);
     let page = page();
-    tokio::spawn(follow(
-        holder,
-        page.clone(),
-        || {},
-        answering(true),
-        never_alone,
-        leadership.subscribe(),
-        stop.subscribe(),
-    ));
+    followed(holder, &page, answering(true), &leadership, &stop);
     sees(&mut seen, Some(&entry)).await;
     let first = page.ends(5);
     assert!(first.is_some());
@@ -165,15 +154,7 @@ async fn a_program_that_was_away_takes_the_address_again_only_once_it_knows_that
             Box::pin(async move { answers.wait_for(|answers| *answers).await.is_ok() })
         }
     };
-    tokio::spawn(follow(
-        holder,
-        page.clone(),
-        || {},
-        asks,
-        never_alone,
-        leadership.subscribe(),
-        stop.subscribe(),
-    ));
+    followed(holder, &page, asks, &leadership, &stop);
     sees(&mut seen, Some(&entry)).await;
     assert!(page.ends(5).is_some());
     // As it is after a pause: its time has passed, and it still believes that it leads.
@@ -237,15 +218,7 @@ async fn news_all_the_time_keeps_nobody_from_learning_that_it_leads() {
             true
         })
     };
-    tokio::spawn(follow(
-        holder,
-        page.clone(),
-        || {},
-        asks,
-        never_alone,
-        leadership.subscribe(),
-        stop.subscribe(),
-    ));
+    followed(holder, &page, asks, &leadership, &stop);
     sees(&mut seen, Some(&entry)).await;
     page.set(5, Some(boottime()));
     sees(&mut seen, None).await;
@@ -290,15 +263,7 @@ fn an_address_that_others_remove_or_add_is_put_right() {
         let holder = Holder::Link { on, address, keeper: None };
         let leadership = Sender::new(leader(false, 1));
         let stop = Sender::new(false);
-        let task = tokio::spawn(follow(
-            holder,
-            page(),
-            || {},
-            answering(true),
-            never_alone,
-            leadership.subscribe(),
-            stop.subscribe(),
-        ));
+        let task = followed(holder, &page(), answering(true), &leadership, &stop);
         is_on_link(false).await;
         for term in [2, 4] {
             ip("address add 10.73.0.100/32 dev eth0");
