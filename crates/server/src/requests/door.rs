@@ -89,7 +89,7 @@ impl Crowd {
 }
 
 /// As what an address counts.
-fn counted(peer: IpAddr) -> IpAddr {
+pub(super) fn counted(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(peer) => {
             let [a, b, c, d, ..] = peer.segments();

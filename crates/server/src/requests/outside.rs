@@ -1,6 +1,7 @@
 //! Whose a token is: the cluster's own, or one about which somebody outside is asked, whose answers are kept for a while.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Objects;
+use super::door::counted;
 use crate::registry::Freshness;
 
 /// The most answers that are kept of each kind: that a token is known, and that it isn't. Strangers with tokens of their own push
@@ -19,6 +21,8 @@ use crate::registry::Freshness;
 const MOST: usize = 1024;
 /// The most questions at a time.
 const PLACES: usize = 16;
+/// The most of them about tokens that come from one address: whose tokens the other side takes its time for leaves room for others.
+const PLACES_OF_PEER: usize = PLACES / 2;
 /// How long an answer may take, the wait for a place included.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No token is asked about that is longer, in bytes.
@@ -37,7 +41,26 @@ pub(crate) struct Outside {
     reviewer: Arc<dyn TokenReviewer>,
     answers: Mutex<Answers>,
     places: Semaphore,
+    /// Of each address from which tokens come that somebody is asked about.
+    peers: Mutex<HashMap<Option<IpAddr>, Arc<Semaphore>>>,
     complained: Mutex<Option<Instant>>,
+}
+
+/// One of the addresses, while somebody waits who came from there.
+struct Peer<'a> {
+    outside: &'a Outside,
+    address: Option<IpAddr>,
+    places: Arc<Semaphore>,
+}
+
+impl Drop for Peer<'_> {
+    fn drop(&mut self) {
+        let mut peers = self.outside.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its own, and the one in the map.
+        if Arc::strong_count(&self.places) <= 2 {
+            peers.remove(&self.address);
+        }
+    }
 }
 
 /// A token and its audiences, by their hash: what is kept lets nobody in.
@@ -89,6 +112,7 @@ impl Outside {
             reviewer,
             answers: Mutex::new(answers),
             places: Semaphore::new(PLACES),
+            peers: Mutex::default(),
             complained: Mutex::default(),
         }
     }
@@ -97,7 +121,20 @@ impl Outside {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn authenticate(&self, token: &str, audiences: &[String], now: Instant) -> Option<Authenticated> {
+    fn peer(&self, address: Option<IpAddr>) -> Peer<'_> {
+        let address = address.map(counted);
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = peers.entry(address).or_insert_with(|| Arc::new(Semaphore::new(PLACES_OF_PEER))).clone();
+        Peer { outside: self, address, places }
+    }
+
+    async fn authenticate(
+        &self,
+        token: &str,
+        audiences: &[String],
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Option<Authenticated> {
         if token.len() > LONGEST {
             return None;
         }
@@ -106,6 +143,8 @@ impl Outside {
             return answered;
         }
         let asked = timeout(PATIENCE, async {
+            let peer = self.peer(peer);
+            let _own = peer.places.acquire().await.map_err(|error| error.to_string())?;
             let _place = self.places.acquire().await.map_err(|error| error.to_string())?;
             self.reviewer.review(&outside_question(token, audiences)).await
         });
@@ -146,8 +185,13 @@ fn key_of(token: &str, audiences: &[String]) -> Key {
 }
 
 impl Objects {
-    /// Whose a token is that is shown to one of `audiences` (the API itself, if there is none).
-    pub(super) async fn whose(&self, token: &str, audiences: &[String]) -> Option<Authenticated> {
+    /// Whose a token is that is shown to one of `audiences` (the API itself, if there is none), by who comes from an address.
+    pub(super) async fn whose(
+        &self,
+        token: &str,
+        audiences: &[String],
+        peer: Option<IpAddr>,
+    ) -> Option<Authenticated> {
         let (tokens, edge) = (self.registry.tokens(), self.registry.edge());
         let known = self.registry.store().snapshot();
         let found = match tokens.authenticate(&known, token, audiences, edge.second()) {
@@ -162,7 +206,7 @@ impl Objects {
             Ok(found) => Some(found),
             // What the cluster made is shown to nobody else.
             Err(_) if tokens.has_made(token) => None,
-            Err(_) => self.outside.get()?.authenticate(token, audiences, edge.instant()).await,
+            Err(_) => self.outside.get()?.authenticate(token, audiences, peer, edge.instant()).await,
         }
     }
 }
@@ -170,8 +214,39 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use access::UserInfo;
+    use futures::FutureExt;
+    use serde_json::json;
 
     use super::*;
+
+    /// Never answers about tokens that are slow.
+    struct Slow;
+
+    impl TokenReviewer for Slow {
+        fn review<'a>(&'a self, question: &'a Value) -> BoxFuture<'a, Result<Value, String>> {
+            let is_slow = question["spec"]["token"].as_str().unwrap().starts_with("slow");
+            let answer = json!({"status": {"authenticated": true, "user": {"username": "jane"}}});
+            Box::pin(async move { if is_slow { std::future::pending().await } else { Ok(answer) } })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[allow(clippy::disallowed_methods, reason = "a moment to begin with")]
+    async fn tokens_of_one_address_that_take_long_leave_room_for_those_of_others() {
+        let (outside, now) = (Outside::new(Arc::new(Slow), Duration::ZERO), Instant::now());
+        let [theirs, hers] = [1, 2].map(|n| Some(IpAddr::from([10, 0, 0, n])));
+        let slow: Vec<String> = (0..3 * PLACES).map(|n| format!("slow-{n}")).collect();
+        let mut strangers: Vec<_> =
+            slow.iter().map(|token| Box::pin(outside.authenticate(token, &[], theirs, now))).collect();
+        assert!(strangers.iter_mut().all(|stranger| stranger.as_mut().now_or_never().is_none()));
+        let jane = outside.authenticate("janes", &[], hers, now).await.expect("she is known");
+        assert_eq!(jane.who.user, "jane");
+        // Who comes from where they do waits with them.
+        assert!(Box::pin(outside.authenticate("janes", &[], theirs, now)).now_or_never().is_none());
+        drop(strangers);
+        assert!(outside.authenticate("janes", &[], theirs, now).await.is_some());
+        assert!(outside.peers.lock().unwrap().is_empty(), "nothing is left of them");
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "a moment to begin with")]

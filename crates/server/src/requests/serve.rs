@@ -1,5 +1,6 @@
 //! One request: its user, what it asks for, and whether it may; then it goes to the code that answers it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use access::{Attributes, UNAUTHENTICATED, UserInfo, Wanted, openid_configuration};
@@ -113,7 +114,10 @@ impl Requests {
         let who = match who {
             Some(who) => Some(who.authenticated()),
             None if is_open(&request) => Some(nobody()),
-            None => self.of_token(request.headers()).await.map(UserInfo::authenticated),
+            None => {
+                let peer = request.extensions().get::<Connection>().map(Connection::peer);
+                self.of_token(request.headers(), peer).await.map(UserInfo::authenticated)
+            }
         };
         let Some(who) = who else {
             let answer = error_as(&Status::unauthorized(), encoding);
@@ -176,8 +180,8 @@ impl Requests {
     }
 
     /// Whose token came with a request.
-    async fn of_token(&self, headers: &HeaderMap) -> Option<UserInfo> {
-        Some(self.objects.whose(bearer(headers)?, &[]).await?.who)
+    async fn of_token(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<UserInfo> {
+        Some(self.objects.whose(bearer(headers)?, &[], peer).await?.who)
     }
 
     /// Answers when it is the request's turn.

@@ -171,7 +171,7 @@ impl<'a> Writing<'a> {
         );
         if target.resource.plural == "tokenreviews" {
             let (token, audiences) = asked_token(&question)?;
-            return Ok(reviewed(question, self.with.whose(&token, &audiences).await));
+            return Ok(reviewed(question, self.with.whose(&token, &audiences, None).await));
         }
         let state = registry.store().snapshot();
         registry.authorizer().review(&state, self.asked.who, target.resource, question, edge.second())
