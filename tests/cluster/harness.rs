@@ -120,9 +120,20 @@ impl Cluster {
 
     /// A client with the administrator's certificate.
     pub async fn client(&self) -> Option<Client> {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).ok()?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.ok()?;
+        Client::try_from(self.config().await?).ok()
+    }
+
+    /// One for where hosts stop without a word: what such a host was asked just before is given up, and asked again, after seconds. A client's
+    /// own patience is minutes.
+    pub async fn hasty_client(&self) -> Option<Client> {
+        let mut config = self.config().await?;
+        config.read_timeout = Some(Duration::from_secs(5));
         Client::try_from(config).ok()
+    }
+
+    async fn config(&self) -> Option<Config> {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).ok()?;
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.ok()
     }
 
     /// Prints the ends of all logs: they are gone with the folder.

@@ -103,7 +103,7 @@ async fn go_on(cluster: &Cluster, client: &Client, host: &str, present: &str) {
 #[tokio::test]
 async fn a_stateful_pod_of_a_stopped_host_runs_elsewhere_and_only_once_it_is_dead() {
     let cluster = Cluster::up().await;
-    let client = cluster.client().await.unwrap();
+    let client = cluster.hasty_client().await.unwrap();
     run_set(&client).await;
     let (host, present) = stop_host(&cluster, &client).await;
     go_on(&cluster, &client, &host, &present).await;
@@ -149,7 +149,7 @@ async fn give_agents(cluster: &Cluster, client: &Client) {
 #[tokio::test]
 async fn a_stateful_pod_runs_elsewhere_once_its_host_s_fence_agent_has_switched_that_off() {
     let cluster = Cluster::up().await;
-    let client = cluster.client().await.unwrap();
+    let client = cluster.hasty_client().await.unwrap();
     give_agents(&cluster, &client).await;
     run_set(&client).await;
     let (host, present) = stop_host(&cluster, &client).await;
