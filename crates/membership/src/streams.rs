@@ -25,7 +25,7 @@ use tracing::info_span;
 
 use crate::beat::LONGEST;
 
-/// From one try to connect to the next.
+/// From the end of a stream to the next try to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How many beats may wait to be looked at. Each host has one under way, so more are of no use.
 const WAITING: usize = 64;
@@ -58,10 +58,10 @@ impl Outgoing {
             self.to.insert(to, stream);
             let (own, patience) = (self.own, self.patience);
             self.tasks.spawn_in(info_span!("stream of heartbeats", %to), async move {
-                if let Err(error) = speak(own, to, patience, beats).await {
-                    tracing::debug!(%error, "the stream of heartbeats ended");
-                    sleep(AGAIN).await;
-                }
+                let ended = speak(own, to, patience, beats).await;
+                tracing::debug!(?ended, "the stream of heartbeats is closed");
+                // Also where the other side closed it, which may not know this host yet.
+                sleep(AGAIN).await;
                 to
             });
         }
