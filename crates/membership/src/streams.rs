@@ -33,7 +33,8 @@ const WAITING: usize = 64;
 /// The streams to other hosts.
 pub(crate) struct Outgoing {
     own: IpAddr,
-    /// What no kernel has confirmed for so long isn't sent any more: a beat that comes later than that is no sign of life.
+    /// What the other kernel hasn't confirmed for so long isn't sent any more. A host that was paused finds older beats, as it does among
+    /// datagrams: leases count from when a beat was sent, so they only make it miss somebody later.
     patience: Duration,
     /// To each host that is sent beats this way: the newest one.
     to: BTreeMap<SocketAddr, watch::Sender<Vec<u8>>>,
